@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"github.com/qbitkit/qbit/reconstruct"
+)
+
+func restoreVerb() verb {
+	return verb{
+		name:  "restore",
+		args:  "FULL [INCREMENT…] -o OUT",
+		short: "give a disk back from a full backup and its increments",
+		long:  restoreHelp,
+		new:   func() command { return new(restoreCommand) },
+	}
+}
+
+const restoreHelp = `Gives back the disk as of the last of the links: a full backup and the
+increments made after it, oldest first. Each block comes from the newest link
+that holds it, as data or as zero; what no link holds is zero. The backing file
+that an increment names is the disk as it is today, and is never opened.
+
+The result is a new sparse raw file, or a qcow2 image with -O qcow2. It is
+written under a temporary name, synced, and renamed when it is whole. With
+-o - the raw disk goes to standard output. --onto writes over an existing block
+device or file instead, which is really zeroed where the disk is zero.
+
+A raw increment, and one of qcow2 version 2 without a backing file, cannot tell
+a range that was zeroed from one that did not change: old bytes come back. The
+dirty bitmap of that interval mends it (--changed); it must be one that stopped
+recording when that backup was made. Without it there is a warning, and with
+--strict nothing is restored.
+
+At the end it says how much came from each link, and the digest of the disk.
+xxh64-4m is computed on the way at little cost; qbit digest says what it is.
+sha256 and xxh64 are those of the raw disk, and have to pass over holes too.
+
+` + diskHelp + `
+
+` + refHelp
+
+// restoreCommand is `qbit restore`.
+type restoreCommand struct {
+	sourceFlags
+	outputFlag
+	progressFlags
+	target  targetFlags
+	changed []string
+	strict  bool
+	digests []string
+	workers int
+	memory  sizeValue
+}
+
+func (r *restoreCommand) setFlags(fs *pflag.FlagSet) {
+	r.target.register(fs)
+	fs.StringArrayVar(&r.changed, "changed", nil,
+		"what changed in the interval of a link: the dirty bitmap\nBITMAP in IMAGE, as `LINK=IMAGE:BITMAP`; may be repeated")
+	fs.BoolVar(&r.strict, "strict", false, "refuse what would only be warned about: bytes that may\nbe wrong, images that are marked corrupt")
+	registerDigests(fs, &r.digests, []string{reconstruct.Tree})
+	fs.IntVarP(&r.workers, "workers", "m", 0, "read and write in this `NUMBER` of threads; 0: one a\nprocessor, but 2 to 8")
+	r.memory = 64 << 20
+	fs.Var(&r.memory, "memory", "use at most this `SIZE` of buffers")
+	r.outputFlag.register(fs)
+	r.progressFlags.register(fs)
+	r.sourceFlags.register(fs)
+}
+
+func (r *restoreCommand) run(ctx context.Context, c *console, args []string) error {
+	if len(args) == 0 {
+		return usagef("restore takes the links of a chain, the full backup first")
+	}
+	if err := errors.Join(r.target.check(c), checkDigests(r.digests)); err != nil {
+		return err
+	}
+	o, err := r.newOpener(c)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	ch, err := r.openLinks(o, args)
+	if err != nil {
+		return err
+	}
+	if err := r.warn(c, ch); err != nil {
+		return err
+	}
+	return r.restore(ctx, c, o, ch)
+}
+
+// openLinks opens the chain, with what the user knows of its bitmaps.
+func (r *restoreCommand) openLinks(o *opener, args []string) (*chain, error) {
+	ch, err := o.openLinks(args)
+	if err != nil {
+		return nil, notFull(parseDisks(args)[0], err)
+	}
+	if len(r.changed) == 0 {
+		return ch, nil
+	}
+	for _, arg := range r.changed {
+		if err := o.applyChanged(ch, arg, r.strict); err != nil {
+			return nil, err
+		}
+	}
+	ch.disk, err = reconstruct.Point(ch.links)
+	return ch, err
+}
+
+// warn says what the chain cannot represent. With --strict that is an error.
+func (r *restoreCommand) warn(c *console, ch *chain) error {
+	var refused []error
+	say := func(bad bool, format string, args ...any) {
+		if r.strict && bad {
+			refused = append(refused, badData{fmt.Errorf(format+" (refused by --strict)", args...)})
+			return
+		}
+		c.warn(format, args...)
+	}
+	for _, w := range reconstruct.Warnings(ch.links) {
+		say(w.Kind.Lossy(), "%s: %s", escapeName(w.Link), w.Msg)
+	}
+	for _, top := range ch.layers {
+		for _, l := range top.chain() {
+			if l.image != nil && l.image.Corrupt() {
+				say(true, "%s: the image is marked corrupt: a program found it broken, and any part of it may be wrong", escapeName(l.path))
+			}
+		}
+	}
+	return errors.Join(refused...)
+}
+
+func (r *restoreCommand) restore(ctx context.Context, c *console, o *opener, ch *chain) error {
+	size := ch.disk.Size()
+	dst, err := r.target.open(c, o, size)
+	if err != nil {
+		return err
+	}
+	defer dst.Abort()
+	m := newMeter(c, &r.progressFlags, "restore", size)
+	defer m.clearLine()
+	result, err := reconstruct.Copy(ctx, dst, ch.disk, &reconstruct.CopyOptions{
+		Workers: r.workers, Memory: int64(r.memory), KeepZeros: r.target.keepZeros, Digests: digestNames(r.digests),
+		Progress: func(p reconstruct.Progress) { m.Set(p.Done) },
+	})
+	if err == nil {
+		err = dst.Commit()
+	}
+	if err != nil {
+		return nameLayer(ch, err)
+	}
+	m.Finish()
+	return r.report(c, ch, result)
+}

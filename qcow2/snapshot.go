@@ -1,0 +1,227 @@
+package qcow2
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math"
+	"time"
+)
+
+const (
+	snapshotHeaderLength = 40
+	maxSnapshotExtra     = 1024     // QEMU 7.2
+	maxSnapshotTable     = 64 << 20 // QEMU 7.2
+	noICount             = math.MaxUint64
+)
+
+// A Snapshot is an entry of the section "Snapshot table". ID and Name are the
+// image's bytes.
+type Snapshot struct {
+	ID, Name      string
+	L1TableOffset HostOffset
+	L1Size        uint32 // entries
+	Date          time.Time
+	VMClock       uint64  // nanoseconds that the guest had run
+	VMStateSize   uint64  // bytes; 0: the disk alone
+	DiskSize      uint64  // bytes; the image's own size where the entry does not say it
+	ICount        *uint64 // instructions executed; nil where not recorded
+	ExtraData     []byte  // as it stands, known fields included
+}
+
+// Snapshots are the internal snapshots, in the order of their table. It reads
+// the table anew each time. An error here does not keep the active state from
+// being read.
+func (img *Image) Snapshots() ([]Snapshot, error) {
+	h := &img.header
+	if h.NbSnapshots == 0 {
+		return nil, nil
+	}
+	if err := img.validateSnapshots(); err != nil {
+		return nil, err
+	}
+	var list []Snapshot
+	t := newTableReader(img, "snapshot table", h.SnapshotsOffset, maxSnapshotTable)
+	for i := range h.NbSnapshots {
+		s, err := t.snapshot(i)
+		if err != nil {
+			return list, err
+		}
+		if len(s.ExtraData) < 16 {
+			s.DiskSize = h.Size
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// validateSnapshots checks the header fields of the snapshot table. Open does not
+// need them: what is wrong with snapshots must not keep the active state from
+// being read.
+func (img *Image) validateSnapshots() error {
+	h := &img.header
+	switch {
+	case h.NbSnapshots > maxSnapshots:
+		return headerError("nb_snapshots", 60, uint64(h.NbSnapshots), "must not exceed %d", maxSnapshots)
+	case img.dataFile != nil:
+		return headerError("nb_snapshots", 60, uint64(h.NbSnapshots), "must be 0 with an external data file")
+	case !img.geometry.aligned(h.SnapshotsOffset):
+		return headerError("snapshots_offset", 64, uint64(h.SnapshotsOffset), "must be aligned to a cluster")
+	case !within(h.SnapshotsOffset, snapshotHeaderLength, img.size):
+		return headerError("snapshots_offset", 64, uint64(h.SnapshotsOffset),
+			"the snapshot table reaches beyond the end of the file (%d bytes)", img.size)
+	}
+	return nil
+}
+
+// A tableReader reads a table of entries of varying length in order.
+type tableReader struct {
+	structure string
+	host      HostOffset // of what is read next
+	start     HostOffset
+	end       HostOffset // of the file, or of what is allowed
+	entry     HostOffset // of the entry that is being read
+	r         *bufio.Reader
+}
+
+func newTableReader(img *Image, structure string, host HostOffset, limit int64) *tableReader {
+	size := min(limit, img.size-int64(host))
+	section := io.NewSectionReader(img.r, int64(host), size)
+	return &tableReader{structure: structure, host: host, start: host, end: host + HostOffset(size), r: bufio.NewReaderSize(section, 32<<10)}
+}
+
+// bytes reads the next n bytes, which belong to a field of entry i.
+func (t *tableReader) bytes(n int, i uint32, field string) ([]byte, error) {
+	if uint64(n) > uint64(t.end-t.host) { // before anything is allocated
+		return nil, t.fail(i, field, uint64(n), "the table ends inside it, at the end of the file or of what is allowed")
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(t.r, b); err != nil {
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil, t.fail(i, field, uint64(n), "the table ends inside it, at the end of the file or of what is allowed")
+		}
+		return nil, fmt.Errorf("reading the %s: %w", t.structure, err)
+	}
+	t.host += HostOffset(n)
+	return b, nil
+}
+
+// pad skips to the next multiple of 8 from the table's start. The last entry's
+// padding may be missing at the end of the file.
+func (t *tableReader) pad() {
+	n := alignUp(t.host-t.start, 8) - (t.host - t.start)
+	skipped, _ := t.r.Discard(int(n))
+	t.host += HostOffset(skipped)
+}
+
+func (t *tableReader) fail(i uint32, field string, value uint64, msg string) error {
+	return &FormatError{Structure: t.structure, Field: fmt.Sprintf("entry %d %s", i, field), Host: t.entry, Value: value, Msg: msg}
+}
+
+func (t *tableReader) snapshot(i uint32) (Snapshot, error) {
+	t.entry = t.host
+	b, err := t.bytes(snapshotHeaderLength, i, "header")
+	if err != nil {
+		return Snapshot{}, err
+	}
+	c := cursor{b: b}
+	s := Snapshot{L1TableOffset: HostOffset(c.u64()), L1Size: c.u32()}
+	idLen, nameLen := int(c.u16()), int(c.u16())
+	sec, nsec := c.u32(), c.u32()
+	s.Date = time.Unix(int64(sec), int64(nsec))
+	s.VMClock = c.u64()
+	s.VMStateSize = uint64(c.u32())
+	extra := c.u32()
+	if extra > maxSnapshotExtra {
+		return s, t.fail(i, "extra_data_size", uint64(extra), "must not exceed 1024")
+	}
+	return s, t.snapshotStrings(&s, i, int(extra), idLen, nameLen)
+}
+
+// snapshotStrings reads what follows an entry's fixed part.
+func (t *tableReader) snapshotStrings(s *Snapshot, i uint32, extra, idLen, nameLen int) error {
+	var id, name []byte
+	var err error
+	if s.ExtraData, err = t.bytes(extra, i, "extra_data_size"); err != nil {
+		return err
+	}
+	if id, err = t.bytes(idLen, i, "id_size"); err != nil {
+		return err
+	}
+	if name, err = t.bytes(nameLen, i, "name_size"); err != nil {
+		return err
+	}
+	t.pad()
+	s.ID, s.Name = string(id), string(name)
+	s.decodeExtra()
+	return nil
+}
+
+// decodeExtra decodes the known fields of the extra data, as far as it goes:
+// version 2 may lack them, and so may images that were version 2 once.
+func (s *Snapshot) decodeExtra() {
+	c := cursor{b: s.ExtraData}
+	if len(s.ExtraData) >= 8 {
+		s.VMStateSize = c.u64()
+	}
+	if len(s.ExtraData) >= 16 {
+		s.DiskSize = c.u64()
+	}
+	if len(s.ExtraData) >= 24 {
+		if n := c.u64(); n != noICount {
+			s.ICount = &n
+		}
+	}
+}
+
+// SnapshotDisk is the disk as of an internal snapshot, by ID or, where no ID is
+// the same, by name. Its backing file is the image's. Errors: *NotFoundError
+// (wraps fs.ErrNotExist), *FormatError.
+func (img *Image) SnapshotDisk(idOrName string) (Disk, error) {
+	list, err := img.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	for _, byID := range []bool{true, false} {
+		for i := range list {
+			if byID && list[i].ID == idOrName || !byID && list[i].Name == idOrName {
+				return img.snapshotView(&list[i])
+			}
+		}
+	}
+	missing := &NotFoundError{What: "snapshot", Name: idOrName}
+	for i := range list {
+		missing.Have = append(missing.Have, list[i].Name)
+	}
+	return nil, missing
+}
+
+func (img *Image) snapshotView(s *Snapshot) (Disk, error) {
+	fail := func(field string, value uint64, msg string) error {
+		return &FormatError{Structure: "snapshot table", Field: fmt.Sprintf("snapshot %q %s", s.Name, field),
+			Host: img.header.SnapshotsOffset, Value: value, Msg: msg}
+	}
+	g := img.geometry
+	switch {
+	case uint64(s.L1Size)*8 > maxL1Bytes:
+		return nil, fail("l1_size", uint64(s.L1Size), "the L1 table must not be larger than 32 MiB")
+	case !g.aligned(s.L1TableOffset) || s.L1TableOffset == 0 && s.L1Size > 0:
+		return nil, fail("l1_table_offset", uint64(s.L1TableOffset), "must be aligned to a cluster and not 0")
+	case !within(s.L1TableOffset, uint64(s.L1Size)*8, img.size):
+		return nil, fail("l1_table_offset", uint64(s.L1TableOffset), "the L1 table reaches beyond the end of the file")
+	case s.DiskSize > math.MaxInt64 || g.l1EntriesFor(s.DiskSize) > maxL1Bytes/8:
+		return nil, fail("disk_size", s.DiskSize, "too large: the L1 table would exceed 32 MiB")
+	case len(s.ExtraData) >= 16 && g.l1EntriesFor(s.DiskSize) > uint64(s.L1Size):
+		return nil, fail("l1_size", uint64(s.L1Size), fmt.Sprintf("a disk_size of %d bytes needs %d entries", s.DiskSize, g.l1EntriesFor(s.DiskSize)))
+	}
+	return &snapshotDisk{view: view{img: img, l1: s.L1TableOffset, l1Size: int64(s.L1Size), size: int64(s.DiskSize)}}, nil
+}
+
+// A snapshotDisk is the disk as of a snapshot.
+type snapshotDisk struct{ view }
+
+// Unopened is the image's.
+func (d *snapshotDisk) Unopened() *Ref { return d.img.Unopened() }
+
+// BackingDisk is the image's.
+func (d *snapshotDisk) BackingDisk() Disk { return d.img.backing }

@@ -1,0 +1,233 @@
+package reconstruct
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/qbitkit/qbit/qcow2"
+)
+
+// CopyOptions are the options of Copy. The zero value is the usual case.
+type CopyOptions struct {
+	// Workers is how many goroutines read and write; 0 means one for each
+	// processor, but 2 to 8.
+	Workers int
+	// Memory bounds the buffers, in bytes, whatever the size of the disk; 0
+	// means 64 MiB. At least two chunks (8 MiB) are used.
+	Memory int64
+	// KeepZeros writes zeros that are stored as data as they are. Otherwise whole
+	// blocks of zeros (Traits.Block) become holes too.
+	KeepZeros bool
+	// Digests names the digests to compute: SHA256, XXH64, Tree.
+	Digests []string
+	// Progress is called in the goroutine that called Copy, often.
+	Progress func(Progress)
+}
+
+// Progress says how far a Copy or Compare is, in bytes of the disk.
+type Progress struct {
+	Done, Total int64
+	Read        int64 // bytes read so far
+}
+
+// A Tally counts bytes by how a layer holds them.
+type Tally struct {
+	Data, Compressed, Zero, Absent int64
+}
+
+func (t *Tally) add(o Tally) {
+	t.Data += o.Data
+	t.Compressed += o.Compressed
+	t.Zero += o.Zero
+	t.Absent += o.Absent
+}
+
+func (t *Tally) count(e qcow2.Extent) {
+	switch e.Kind {
+	case qcow2.Data:
+		t.Data += e.Len
+	case qcow2.Compressed:
+		t.Compressed += e.Len
+	case qcow2.Zero:
+		t.Zero += e.Len
+	default:
+		t.Absent += e.Len
+	}
+}
+
+// A Result says what Copy did.
+type Result struct {
+	Size    int64
+	Layers  []Tally  // by Extent.Depth; see Chain.ByLink
+	Digests []Digest // in the order in which they were asked for
+	Read    int64    // bytes of the disk read from where they are stored
+	Written int64    // bytes written as data
+	Zeroed  int64    // bytes made zero, or left as a hole
+}
+
+// Copy reads the whole of src, once and in parallel, and writes it to dst; with
+// a nil dst it only computes digests. It neither commits nor aborts dst. After an
+// error, or when ctx ends, dst holds an unknown part of the disk and must be
+// aborted. opts may be nil.
+//
+// An error in the middle of the disk is a *RangeError. A storage that ends before
+// the bytes that should be in it is io.ErrUnexpectedEOF, and an absent range
+// whose bytes are elsewhere is a *qcow2.RefError: neither is taken for zeros.
+//
+// Copy uses some goroutines, which have ended when it returns.
+func Copy(ctx context.Context, dst Target, src qcow2.Disk, opts *CopyOptions) (*Result, error) {
+	c := copier{dst: dst, src: src, traits: traitsOf(dst), result: Result{Size: src.Size()}}
+	if opts != nil {
+		c.opts = *opts
+	}
+	if b := c.traits.Block; bits.OnesCount64(uint64(b)) != 1 {
+		return nil, fmt.Errorf("the block size of a target must be a power of two, is %d", b)
+	}
+	var err error
+	if c.digests, err = newDigests(c.opts.Digests, src.Size()); err != nil {
+		return nil, err
+	}
+	slots := slotsFor(c.opts.Memory, ChunkSize)
+	p := pipeline[unit]{slots: slots, workers: workersFor(c.opts.Workers, slots),
+		plan: c.plan, work: c.work, take: func(u *unit) error { return c.take(ctx, u) }}
+	if err := p.run(ctx); err != nil {
+		return nil, err
+	}
+	c.result.Digests = c.digests.sums()
+	c.result.Read, c.result.Written, c.result.Zeroed = c.read.Load(), c.written.Load(), c.zeroed.Load()
+	return &c.result, nil
+}
+
+// slotsFor is how many buffers of a size the memory allows.
+func slotsFor(memory, size int64) int {
+	if memory <= 0 {
+		memory = 64 << 20
+	}
+	return int(max(2, min(memory/size, 1024)))
+}
+
+func workersFor(asked, slots int) int {
+	if asked <= 0 {
+		asked = max(2, min(runtime.GOMAXPROCS(0), 8))
+	}
+	return min(asked, slots)
+}
+
+// A copier is one Copy.
+type copier struct {
+	dst     Target // nil: only digests
+	src     qcow2.Disk
+	opts    CopyOptions
+	traits  Traits
+	digests *digests
+	result  Result // its Layers belong to plan
+
+	read, written, zeroed atomic.Int64
+}
+
+// plan walks the disk and cuts it into units.
+func (c *copier) plan(ctx context.Context, f *feed[unit]) error {
+	cut := cutter{feed: f, size: c.src.Size()}
+	for e, err := range walkDisk(ctx, c.src) {
+		if err != nil {
+			return err
+		}
+		c.tally(e)
+		if e.Kind == qcow2.Absent {
+			if err := checkAbsent(c.src, e); err != nil {
+				return rangeError("read", c.src, e, err)
+			}
+		}
+		if err := cut.add(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) tally(e qcow2.Extent) {
+	for len(c.result.Layers) <= e.Depth {
+		c.result.Layers = append(c.result.Layers, Tally{})
+	}
+	c.result.Layers[e.Depth].count(e)
+}
+
+// work reads, hashes and writes a unit.
+func (c *copier) work(u *unit) error {
+	if !u.zero {
+		if err := c.fill(u); err != nil {
+			return err
+		}
+		if c.digests.tree != nil {
+			u.sum = xxhash.Sum64(u.buf)
+		}
+	}
+	if c.dst == nil || c.traits.Sequential {
+		return nil
+	}
+	return c.store(u)
+}
+
+// fill reads the content of a chunk.
+func (c *copier) fill(u *unit) error {
+	for _, e := range u.extents {
+		p := u.buf[e.Off-u.off:][:e.Len]
+		if zeroish(e) {
+			clear(p)
+			continue
+		}
+		if err := readExtent(c.src, e, p); err != nil {
+			return rangeError("read", c.src, e, err)
+		}
+		c.read.Add(e.Len)
+	}
+	return nil
+}
+
+// take adds a unit to what wants the disk in order.
+func (c *copier) take(ctx context.Context, u *unit) error {
+	switch {
+	case c.digests.tree == nil:
+	case u.zero:
+		c.digests.tree.zero(u.len)
+	default:
+		c.digests.tree.chunk(u.sum)
+	}
+	if err := c.hash(ctx, u); err != nil {
+		return err
+	}
+	if c.dst != nil && c.traits.Sequential {
+		if err := c.storeInOrder(ctx, u); err != nil {
+			return err
+		}
+	}
+	if c.opts.Progress != nil {
+		c.opts.Progress(Progress{Done: u.end(), Total: c.src.Size(), Read: c.read.Load()})
+	}
+	return nil
+}
+
+// hash adds a unit to the plain digests.
+func (c *copier) hash(ctx context.Context, u *unit) error {
+	if len(c.digests.plain) == 0 {
+		return nil
+	}
+	if !u.zero {
+		c.digests.write(u.buf)
+		return nil
+	}
+	for n := u.len; n > 0; {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		part := min(n, int64(len(zeros)))
+		c.digests.write(zeros[:part])
+		n -= part
+	}
+	return nil
+}

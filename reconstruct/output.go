@@ -1,0 +1,219 @@
+package reconstruct
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// OutputOptions are the options of CreateOutput.
+type OutputOptions struct {
+	// Overwrite allows Commit to replace a regular file. Its permissions stay.
+	Overwrite bool
+	// Inputs are files that must never be replaced, Overwrite or not.
+	Inputs []fs.FileInfo
+}
+
+// An Output is a new file that gets its name when it is whole. Until then it is
+// hidden in the same folder, as .NAME.qbit-XXXXXXXX.partial, which is all that a
+// killed process leaves. It belongs to one goroutine; its file does not.
+type Output struct {
+	f    *os.File // nil when done
+	temp string
+	path string
+	opts OutputOptions
+	mode fs.FileMode // what the file gets in the end
+
+	// The steps of Commit, which tests make fail.
+	sync       func(*os.File) error
+	syncFolder func(string) error
+}
+
+// CreateOutput begins a new file. It is an error, that wraps fs.ErrExist, if
+// something stands at path and Overwrite is not set, and also if it is something
+// else than a regular file. The final permissions are those that the umask leaves
+// of 0644; until Commit only the owner can read the file. opts may be nil.
+func CreateOutput(path string, opts *OutputOptions) (*Output, error) {
+	o := &Output{path: path, sync: (*os.File).Sync, syncFolder: syncFolder}
+	if opts != nil {
+		o.opts = *opts
+	}
+	if err := o.checkOld(); err != nil {
+		return nil, err
+	}
+	if err := o.create(); err != nil {
+		return nil, err
+	}
+	if err := o.hide(); err != nil {
+		o.Abort()
+		return nil, err
+	}
+	return o, nil
+}
+
+// checkOld looks at what stands at the path of the result.
+func (o *Output) checkOld() error {
+	old, err := os.Lstat(o.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	refuse := func(why string) error {
+		return &fs.PathError{Op: "create", Path: o.path, Err: fmt.Errorf("%w: %s", fs.ErrExist, why)}
+	}
+	switch {
+	case !old.Mode().IsRegular():
+		return refuse("it is no regular file and cannot be replaced")
+	case isOneOf(old, o.opts.Inputs):
+		return refuse("it is one of the files that are read")
+	case !o.opts.Overwrite:
+		return &fs.PathError{Op: "create", Path: o.path, Err: fs.ErrExist}
+	}
+	o.mode = old.Mode().Perm()
+	return nil
+}
+
+func isOneOf(f fs.FileInfo, all []fs.FileInfo) bool {
+	for _, other := range all {
+		if other != nil && os.SameFile(f, other) {
+			return true
+		}
+	}
+	return false
+}
+
+// create opens a file with a temporary name that nobody has.
+func (o *Output) create() error {
+	folder, name := filepath.Split(o.path)
+	if name == "" {
+		return &fs.PathError{Op: "create", Path: o.path, Err: errors.New("the name of a file is missing")}
+	}
+	const longest = 200 // of the 255 bytes that a name may have
+	if len(name) > longest {
+		name = name[:longest]
+	}
+	for try := 0; ; try++ {
+		o.temp = filepath.Join(folder, fmt.Sprintf(".%s.qbit-%08x.partial", name, rand.Uint32()))
+		f, err := os.OpenFile(o.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+		if err == nil {
+			o.f = f
+			return nil
+		}
+		if !errors.Is(err, fs.ErrExist) || try == 100 {
+			return err
+		}
+	}
+}
+
+// hide keeps the file from others until it is whole. The mode that it was
+// created with is the one that the umask allows.
+func (o *Output) hide() error {
+	info, err := o.f.Stat()
+	if err != nil {
+		return err
+	}
+	if o.mode == 0 {
+		o.mode = info.Mode().Perm()
+	}
+	return chmod(o.f, 0o600)
+}
+
+// chmod changes permissions where there are such; filesystems without them
+// refuse.
+func chmod(f *os.File, mode fs.FileMode) error {
+	err := f.Chmod(mode)
+	if errors.Is(err, fs.ErrPermission) || unsupported(err) || runtime.GOOS == "windows" {
+		return nil
+	}
+	return err
+}
+
+// File is the new file, empty at first, for reading and writing.
+func (o *Output) File() *os.File { return o.f }
+
+// Path is the name that the file gets.
+func (o *Output) Path() string { return o.path }
+
+// Commit syncs the file, gives it its name, and syncs the folder. Without
+// Overwrite, something that has appeared there meanwhile is not replaced. If
+// Commit fails, the new file is removed, unless only the sync of the folder
+// failed, after the file got its name.
+func (o *Output) Commit() error {
+	if o.f == nil {
+		return &fs.PathError{Op: "commit", Path: o.path, Err: fs.ErrClosed}
+	}
+	defer o.Abort()
+	if err := chmod(o.f, o.mode); err != nil {
+		return err
+	}
+	if err := o.sync(o.f); err != nil {
+		return err
+	}
+	f := o.f
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := o.rename(); err != nil {
+		return err
+	}
+	o.f = nil
+	return o.syncFolder(filepath.Dir(o.path))
+}
+
+func (o *Output) rename() error {
+	if !o.opts.Overwrite {
+		return renameNew(o.temp, o.path)
+	}
+	if err := o.checkOld(); err != nil { // it may be another thing by now
+		return err
+	}
+	return os.Rename(o.temp, o.path)
+}
+
+// Abort closes and removes the file. After Commit it does nothing.
+func (o *Output) Abort() error {
+	if o.f == nil {
+		return nil
+	}
+	o.f.Close() // may be closed already; what counts is that the file goes
+	o.f = nil
+	return os.Remove(o.temp)
+}
+
+// linkNew renames a file by making a second name, which never replaces
+// another. Where there are no hard links, it looks first and then renames.
+func linkNew(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil {
+		return os.Remove(from)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: fs.ErrExist}
+	}
+	return os.Rename(from, to)
+}
+
+// syncFolder makes the names in a folder durable, where a folder can be synced.
+func syncFolder(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !unsupported(err) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package reconstruct
+
+import (
+	"context"
+
+	"github.com/qbitkit/qbit/qcow2"
+)
+
+// store writes a unit to the target, and zeroes its holes.
+func (c *copier) store(u *unit) error {
+	if u.zero {
+		return c.storeZeros(u.off, u.len)
+	}
+	c.findHoles(u)
+	block := c.traits.Block
+	for i := 0; i < len(u.holes); {
+		first := i
+		for i < len(u.holes) && u.holes[i] == u.holes[first] {
+			i++
+		}
+		from, to := int64(first)*block, min(int64(i)*block, u.len)
+		if err := c.storeRun(u, from, to, u.holes[first]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) storeRun(u *unit, from, to int64, hole bool) error {
+	if hole {
+		return c.storeZeros(u.off+from, to-from)
+	}
+	if err := writeFull(c.dst, u.buf[from:to], u.off+from); err != nil {
+		return rangeError("write", nil, qcow2.Extent{Off: u.off + from, Len: to - from}, err)
+	}
+	c.written.Add(to - from)
+	return nil
+}
+
+func (c *copier) storeZeros(off, n int64) error {
+	if err := c.dst.Zero(off, n); err != nil {
+		return rangeError("zero", nil, qcow2.Extent{Off: off, Len: n}, err)
+	}
+	c.zeroed.Add(n)
+	return nil
+}
+
+// storeInOrder stores a unit in pieces between which the copy can be stopped.
+func (c *copier) storeInOrder(ctx context.Context, u *unit) error {
+	if !u.zero {
+		return c.store(u)
+	}
+	for off := u.off; off < u.end(); off += ChunkSize {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := c.storeZeros(off, min(ChunkSize, u.end()-off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findHoles finds the blocks of a chunk that need not be written: those that no
+// stored extent touches, and, unless zeros are kept, those that hold only zeros.
+func (c *copier) findHoles(u *unit) {
+	block := c.traits.Block
+	n := int((u.len + block - 1) / block)
+	u.holes = u.holes[:0]
+	for range n {
+		u.holes = append(u.holes, true)
+	}
+	for _, e := range u.extents {
+		if zeroish(e) {
+			continue
+		}
+		for i := (e.Off - u.off) / block; i*block < e.End()-u.off; i++ {
+			u.holes[i] = false
+		}
+	}
+	if c.opts.KeepZeros {
+		return
+	}
+	for i, hole := range u.holes {
+		if !hole {
+			from := int64(i) * block
+			u.holes[i] = allZero(u.buf[from:min(from+block, u.len)])
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package reconstruct
+
+import (
+	"context"
+	"iter"
+
+	"github.com/qbitkit/qbit/qcow2"
+)
+
+const (
+	// window is how much of a disk is walked before looking whether to stop.
+	window = 64 << 30
+	// zeroUnit is the most that one unit zeroes: a multiple of ChunkSize.
+	zeroUnit = 256 << 20
+)
+
+// A unit is a chunk of the disk, or several that are all zero.
+type unit struct {
+	off, len int64
+	zero     bool           // no extent needs reading; buf is not valid
+	extents  []qcow2.Extent // of a chunk; cover it
+	buf      []byte         // its content
+	memory   []byte         // what buf is a part of
+	holes    []bool         // which blocks of it are zero
+	sum      uint64         // hash of the chunk, for Tree
+}
+
+func (u *unit) end() int64 { return u.off + u.len }
+
+// begin makes u an empty chunk at off.
+func (u *unit) begin(off int64) {
+	clear(u.extents) // they hold on to storages
+	*u = unit{off: off, extents: u.extents[:0], memory: u.memory, holes: u.holes}
+}
+
+// add appends e, which fits into the chunk.
+func (u *unit) add(e qcow2.Extent) {
+	u.extents = append(u.extents, e)
+	u.len += e.Len
+}
+
+// complete finds out whether u needs a buffer, and gives it one.
+func (u *unit) complete() {
+	u.zero = true
+	for _, e := range u.extents {
+		u.zero = u.zero && zeroish(e)
+	}
+	if u.zero {
+		return
+	}
+	if u.memory == nil {
+		u.memory = make([]byte, ChunkSize)
+	}
+	u.buf = u.memory[:u.len]
+}
+
+// walkDisk yields the extents of a whole disk, cut at multiples of window.
+func walkDisk(ctx context.Context, d qcow2.Disk) iter.Seq2[qcow2.Extent, error] {
+	return func(yield func(qcow2.Extent, error) bool) {
+		for off := int64(0); off < d.Size(); {
+			end := min(off+window, d.Size())
+			for e, err := range checked(d.Extents, off, end-off) {
+				err = rangeError("map", nil, qcow2.Extent{Off: off, Len: end - off}, err)
+				if err == nil {
+					err = context.Cause(ctx)
+				}
+				if !yield(e, err) || err != nil {
+					return
+				}
+				off = e.End()
+			}
+		}
+	}
+}
+
+// A cutter cuts a walk into units.
+type cutter struct {
+	feed *feed[unit]
+	size int64
+	open *job[unit] // the chunk that is being filled
+}
+
+// add takes the next extent of the walk.
+func (c *cutter) add(e qcow2.Extent) error {
+	for e.Len > 0 {
+		n, err := c.addZeros(e)
+		if n == 0 && err == nil {
+			n, err = c.addPart(e)
+		}
+		if err != nil {
+			return err
+		}
+		e = advance(e, n)
+	}
+	return nil
+}
+
+// advance is e without its first n bytes.
+func advance(e qcow2.Extent, n int64) qcow2.Extent {
+	if n == e.Len {
+		return qcow2.Extent{}
+	}
+	return e.Slice(e.Off+n, e.End())
+}
+
+// addZeros makes a unit of the whole chunks with which e begins, where it is
+// zero, and returns how many bytes that is. A short chunk at the end of the disk
+// is left to addPart.
+func (c *cutter) addZeros(e qcow2.Extent) (int64, error) {
+	if c.open != nil || !zeroish(e) {
+		return 0, nil
+	}
+	n := min(e.Len, zeroUnit)
+	if n -= n % ChunkSize; n == 0 {
+		return 0, nil
+	}
+	j, err := c.feed.get()
+	if err != nil {
+		return 0, err
+	}
+	j.unit.begin(e.Off)
+	j.unit.add(e.Slice(e.Off, e.Off+n))
+	c.submit(j)
+	return n, nil
+}
+
+// addPart puts the beginning of e into the open chunk.
+func (c *cutter) addPart(e qcow2.Extent) (int64, error) {
+	if c.open == nil {
+		j, err := c.feed.get()
+		if err != nil {
+			return 0, err
+		}
+		j.unit.begin(e.Off)
+		c.open = j
+	}
+	u := &c.open.unit
+	end := min(u.off+ChunkSize, e.End())
+	u.add(e.Slice(e.Off, end))
+	if u.len == ChunkSize || end == c.size {
+		c.submit(c.open)
+		c.open = nil
+	}
+	return end - e.Off, nil
+}
+
+func (c *cutter) submit(j *job[unit]) {
+	j.unit.complete()
+	c.feed.submit(j)
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/qbitkit/qbit/bitmap"
 )
@@ -109,13 +110,19 @@ func (img *Image) decodeBitmapsExtension(e *Extension) (*bitmapsExtension, error
 	reserved := c.u32()
 	x.directorySize, x.directoryOffset = c.u64(), HostOffset(c.u64())
 	switch {
-	case x.count == 0 || x.count > maxBitmaps:
-		return nil, bitmapsExtError(e, "nb_bitmaps", 8, uint64(x.count), "must be from 1 to %d", maxBitmaps)
+	case x.count == 0:
+		return nil, bitmapsExtError(e, "nb_bitmaps", 8, 0, "must be at least 1")
+	case int64(x.count) > img.limits.Bitmaps:
+		most := img.limits.Bitmaps
+		return nil, limitError("bitmaps", most, bitmapsExtError(e, "nb_bitmaps", 8, uint64(x.count), "must not exceed %d", most))
 	case reserved != 0:
 		return nil, bitmapsExtError(e, "reserved", 12, uint64(reserved), "must be zero")
-	case x.directorySize > maxBitmapDirectory || x.directorySize < uint64(x.count)*bitmapEntryLength:
-		return nil, bitmapsExtError(e, "bitmap_directory_size", 16, x.directorySize,
-			"must be from 24 bytes an entry to %d bytes", maxBitmapDirectory)
+	case x.directorySize > uint64(img.limits.BitmapDirectoryBytes):
+		most := img.limits.BitmapDirectoryBytes
+		return nil, limitError("bitmap-directory-bytes", most, bitmapsExtError(e, "bitmap_directory_size", 16, x.directorySize,
+			"must not exceed %d", most))
+	case x.directorySize < uint64(x.count)*bitmapEntryLength:
+		return nil, bitmapsExtError(e, "bitmap_directory_size", 16, x.directorySize, "must be at least 24 bytes an entry")
 	case !img.geometry.aligned(x.directoryOffset) || x.directoryOffset == 0:
 		return nil, bitmapsExtError(e, "bitmap_directory_offset", 24, uint64(x.directoryOffset),
 			"must be aligned to a cluster and not 0")
@@ -130,24 +137,47 @@ func (img *Image) decodeBitmapsExtension(e *Extension) (*bitmapsExtension, error
 // reads the directory anew each time; what was read before an error is
 // returned with it. An error here does not keep guest data from being read.
 func (img *Image) Bitmaps() ([]BitmapInfo, error) {
-	x, err := img.bitmapsExtension()
-	if x == nil || err != nil {
-		return nil, err
-	}
 	var list []BitmapInfo
-	t := newTableReader(img, "bitmap directory", x.directoryOffset, int64(x.directorySize))
-	for i := range x.count {
-		b, err := t.bitmapEntry(i)
+	for b, err := range img.EachBitmap() {
 		if err != nil {
 			return list, err
 		}
 		list = append(list, b)
 	}
+	return list, nil
+}
+
+// EachBitmap yields what Bitmaps lists, one at a time: a directory can have 64 MiB.
+// An error is yielded once, with a zero BitmapInfo, and ends it.
+func (img *Image) EachBitmap() iter.Seq2[BitmapInfo, error] {
+	return func(yield func(BitmapInfo, error) bool) {
+		x, err := img.bitmapsExtension()
+		if err == nil && x != nil {
+			err = img.eachEntry(x, yield)
+		}
+		if err != nil && err != errStop {
+			yield(BitmapInfo{}, err)
+		}
+	}
+}
+
+// eachEntry yields the entries of the directory; errStop says that yield had enough.
+func (img *Image) eachEntry(x *bitmapsExtension, yield func(BitmapInfo, error) bool) error {
+	t := newTableReader(img, "bitmap directory", x.directoryOffset, int64(x.directorySize))
+	for i := range x.count {
+		b, err := t.bitmapEntry(i)
+		if err != nil {
+			return err
+		}
+		if !yield(b, nil) {
+			return errStop
+		}
+	}
 	if used := uint64(t.host - t.start); used != x.directorySize {
-		return list, &FormatError{Structure: "bitmap directory", Field: "bitmap_directory_size", Host: t.start,
+		return &FormatError{Structure: "bitmap directory", Field: "bitmap_directory_size", Host: t.start,
 			Value: x.directorySize, Msg: fmt.Sprintf("must be the sum of its %d entries, %d bytes", x.count, used)}
 	}
-	return list, nil
+	return nil
 }
 
 func (t *tableReader) bitmapEntry(i uint32) (BitmapInfo, error) {
@@ -167,8 +197,8 @@ func (t *tableReader) bitmapEntry(i uint32) (BitmapInfo, error) {
 	if nameSize == 0 || nameSize > maxBitmapName {
 		return info, t.fail(i, "name_size", uint64(nameSize), "must be from 1 to 1023")
 	}
-	if extraSize > maxBitmapDirectory {
-		return info, t.fail(i, "extra_data_size", uint64(extraSize), "is larger than any directory")
+	if uint64(extraSize) > uint64(t.end-t.host) { // also: it may not fit an int
+		return info, t.fail(i, "extra_data_size", uint64(extraSize), "the directory ends inside it")
 	}
 	return info, t.bitmapStrings(&info, i, int(extraSize), nameSize)
 }
@@ -240,7 +270,7 @@ func (img *Image) ReadBitmap(info BitmapInfo) (*bitmap.Bitmap, error) {
 	if err != nil {
 		return nil, info.fail("granularity_bits", uint64(info.granularityBits), err.Error())
 	}
-	if err := img.validateBitmapTable(&info, b); err != nil {
+	if err := img.validateBitmapTable(&info, b.WireSize()); err != nil {
 		return nil, err
 	}
 	l := &bitmapLoader{img: img, info: &info, bitmap: b, buf: make([]byte, img.geometry.ClusterSize())}
@@ -254,11 +284,11 @@ func (img *Image) ReadBitmap(info BitmapInfo) (*bitmap.Bitmap, error) {
 func (b *BitmapInfo) readable() error {
 	switch {
 	case b.Type != bitmapDirtyTracking:
-		return &UnsupportedError{Feature: fmt.Sprintf("bitmap %q has the unknown type %d", b.Name, b.Type)}
+		return &UnsupportedError{Feature: fmt.Sprintf("bitmap %.100q has the unknown type %d", b.Name, b.Type)}
 	case b.Flags&^bitmapKnownFlags != 0:
 		return b.fail("flags", uint64(b.Flags), "reserved flags must be zero")
 	case len(b.ExtraData) > 0 && b.Flags&BitmapExtraDataCompatible == 0:
-		return &UnsupportedError{Feature: fmt.Sprintf("bitmap %q has extra data that changes its meaning", b.Name)}
+		return &UnsupportedError{Feature: fmt.Sprintf("bitmap %.100q has extra data that changes its meaning", b.Name)}
 	case b.Granularity == 0:
 		return b.fail("granularity_bits", uint64(b.granularityBits), "must be from 9 to 31")
 	}
@@ -267,15 +297,19 @@ func (b *BitmapInfo) readable() error {
 
 func (b *BitmapInfo) fail(field string, value uint64, msg string) error {
 	return &FormatError{Structure: "bitmap directory", Field: fmt.Sprintf("entry %d %s", b.index, field),
-		Host: b.host, Value: value, Msg: fmt.Sprintf("bitmap %q: %s", b.Name, msg)}
+		Host: b.host, Value: value, Msg: fmt.Sprintf("bitmap %.100q: %s", b.Name, msg)}
 }
 
-func (img *Image) validateBitmapTable(info *BitmapInfo, b *bitmap.Bitmap) error {
+// validateBitmapTable checks where the table of a bitmap stands; wireSize is the
+// length of its bits in bytes.
+func (img *Image) validateBitmapTable(info *BitmapInfo, wireSize int64) error {
 	cluster := img.geometry.ClusterSize()
-	need := (b.WireSize() + cluster - 1) / cluster
+	need := (wireSize + cluster - 1) / cluster
+	most := img.limits.BitmapTableBytes
 	switch {
-	case info.TableSize > maxBitmapTable:
-		return info.fail("bitmap_table_size", uint64(info.TableSize), "must not exceed 0x8000000 entries")
+	case int64(info.TableSize)*8 > most:
+		return limitError("bitmap-table-bytes", most, info.fail("bitmap_table_size", uint64(info.TableSize),
+			fmt.Sprintf("the table must not be larger than %d bytes", most)))
 	case int64(info.TableSize) != need && !info.InUse:
 		return info.fail("bitmap_table_size", uint64(info.TableSize),
 			fmt.Sprintf("a disk of %d bytes needs %d entries", img.Size(), need))
@@ -285,6 +319,29 @@ func (img *Image) validateBitmapTable(info *BitmapInfo, b *bitmap.Bitmap) error 
 		return info.fail("bitmap_table_offset", uint64(info.TableOffset), "the bitmap table reaches beyond the end of the file")
 	}
 	return nil
+}
+
+const reusedBitmapData = "more data clusters than the file has: some are used again"
+
+// checkBitmapEntry checks an entry of a bitmap table whose cluster holds n bytes of
+// bits, none or less beyond the end of the disk. The result is the rule that it
+// breaks, or "".
+func (img *Image) checkBitmapEntry(e uint64, n int64) string {
+	host := HostOffset(e & entryOffset)
+	switch {
+	case e&bitmapEntryReserved != 0 || host != 0 && e&bitmapEntryAllOnes != 0:
+		return "reserved bits must be zero"
+	case !img.geometry.aligned(host):
+		return "the data must be aligned to a cluster"
+	case n > 0 && host != 0 && !within(host, uint64(n), img.size):
+		return "the data lies beyond the end of the file"
+	}
+	return ""
+}
+
+// failEntry is the error that entry i of the bitmap's table breaks a rule.
+func (b *BitmapInfo) failEntry(i int64, e uint64, rule string) error {
+	return entryError("bitmap table", i, b.TableOffset+HostOffset(i*8), e, fmt.Sprintf("bitmap %.100q: %s", b.Name, rule))
 }
 
 // A bitmapLoader loads the section "Bitmap table" and its data clusters.
@@ -320,24 +377,18 @@ func (l *bitmapLoader) entry(i int64, e uint64) error {
 	cluster := l.img.geometry.ClusterSize()
 	n := min(cluster, l.bitmap.WireSize()-i*cluster)
 	host := HostOffset(e & entryOffset)
-	fail := func(msg string) error {
-		return entryError("bitmap table", i, l.info.TableOffset+HostOffset(i*8), e,
-			fmt.Sprintf("bitmap %q: %s", l.info.Name, msg))
-	}
+	rule := l.img.checkBitmapEntry(e, n)
 	switch {
-	case e&bitmapEntryReserved != 0 || host != 0 && e&bitmapEntryAllOnes != 0:
-		return fail("reserved bits must be zero")
-	case !l.img.geometry.aligned(host):
-		return fail("the data must be aligned to a cluster")
-	case n <= 0:
+	case rule == "" && n <= 0:
 		return nil
-	case host == 0:
+	case rule == "" && host == 0:
 		l.bitmap.SetWireRun(i*cluster, n, e&bitmapEntryAllOnes != 0)
 		return nil
-	case !within(host, uint64(n), l.img.size):
-		return fail("the data lies beyond the end of the file")
-	case l.loaded*cluster >= l.img.size:
-		return fail("more data clusters than the file has: some are used again")
+	case rule == "" && l.loaded*cluster >= l.img.size:
+		rule = reusedBitmapData
+	}
+	if rule != "" {
+		return l.info.failEntry(i, e, rule)
 	}
 	l.loaded++
 	if err := readFull(l.img.r, l.buf[:n], host); err != nil {

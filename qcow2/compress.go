@@ -20,6 +20,7 @@ type clusterReader struct {
 	size     int64 // of the file
 	geometry Geometry
 	method   CompressionType
+	window   int64     // the largest that a zstd frame may ask for
 	pool     sync.Pool // of *clusterBuffer
 }
 
@@ -36,8 +37,8 @@ type clusterDecoder interface {
 	decode(dst, src []byte) error
 }
 
-// maxZstdWindow is the largest window that a frame may ask for, that of libzstd.
-// Nothing is allocated for it: a cluster is decoded in place.
+// maxZstdWindow is the largest window of libzstd. Nothing is allocated for it: a
+// cluster is decoded in place.
 const maxZstdWindow = 128 << 20
 
 // zstdSpare is room behind the output that lets the decoder use its fast path.
@@ -51,7 +52,7 @@ func (c *clusterReader) buffer() (*clusterBuffer, error) {
 	b := &clusterBuffer{out: make([]byte, size, size+zstdSpare)}
 	var err error
 	if c.method == CompressionZstd {
-		b.decoder, err = newZstdDecoder()
+		b.decoder, err = newZstdDecoder(c.window)
 	} else {
 		b.decoder = &deflateDecoder{}
 	}
@@ -75,7 +76,7 @@ func (c *clusterReader) read(p []byte, skip int64, entry l2Entry) error {
 		return fmt.Errorf("reading a compressed cluster at %s: %w", host, err)
 	}
 	if err := b.decoder.decode(b.out, src); err != nil {
-		return &streamError{host: host, length: length, method: c.method, err: err}
+		return &streamError{host: host, length: length, method: c.method, window: c.window, err: err}
 	}
 	copy(p, b.out[skip:])
 	return nil
@@ -87,6 +88,7 @@ type streamError struct {
 	host   HostOffset
 	length int64
 	method CompressionType
+	window int64 // that was allowed
 	err    error
 }
 
@@ -125,9 +127,9 @@ type zstdDecoder struct {
 	zstd *zstd.Decoder
 }
 
-func newZstdDecoder() (*zstdDecoder, error) {
+func newZstdDecoder(window int64) (*zstdDecoder, error) {
 	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
-		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(maxZstdWindow))
+		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(uint64(max(window, zstd.MinWindowSize))))
 	return &zstdDecoder{zstd: z}, err
 }
 

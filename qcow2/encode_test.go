@@ -60,7 +60,7 @@ func reencode(t *testing.T, first []byte, end int) (Header, []Extension, []byte)
 	if err != nil {
 		t.Fatal(err)
 	}
-	exts, err := decodeExtensions(first, int(h.HeaderLength), end)
+	exts, err := decodeExtensions(first, int(h.HeaderLength), end, defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestExtensionRoundTrip(t *testing.T) {
 			b = append(appendExtension(b, extEnd, nil), "what stands behind"...)
 			end = len(b)
 		}
-		got, err := decodeExtensions(append(b, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0), start, end)
+		got, err := decodeExtensions(append(b, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0), start, end, defaults())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,9 +223,14 @@ func TestFeatureNamesRoundTrip(t *testing.T) {
 		want := rapid.SliceOf(rapid.Custom(func(t *rapid.T) FeatureName {
 			return FeatureName{rapid.Byte().Draw(t, "kind"), rapid.Byte().Draw(t, "bit"), name.Draw(t, "name")}
 		})).Draw(t, "names")
-		got := decodeFeatureNames(appendFeatureNames(nil, want))
+		got := decodeFeatureNames(appendFeatureNames(nil, want), defaults())
 		if len(got) != len(want) || len(want) > 0 && !cmp.Equal(got, want) {
 			t.Fatalf("(-want +got):\n%s", cmp.Diff(want, got))
 		}
 	})
+}
+
+func defaults() *Limits {
+	l := Limits{}.WithDefaults()
+	return &l
 }

@@ -44,7 +44,7 @@ func (e Extension) Name() string {
 // cluster of the file (or what there is of it), and the area is
 // [start, end) of it. It ends early at an end marker.
 // A bitmaps extension that is too long is cut: see validateExtensions.
-func decodeExtensions(first []byte, start, end int) ([]Extension, error) {
+func decodeExtensions(first []byte, start, end int, limits *Limits) ([]Extension, error) {
 	var exts []Extension
 	end = min(end, len(first))
 	for off := start; off+8 <= end; {
@@ -52,6 +52,10 @@ func decodeExtensions(first []byte, start, end int) ([]Extension, error) {
 		typ, length := c.u32(), c.u32()
 		if typ == extEnd {
 			return exts, nil
+		}
+		if int64(len(exts)) >= limits.Extensions {
+			return exts, limitError("extensions", limits.Extensions, &FormatError{Structure: "header extension", Field: "type",
+				Host: HostOffset(off), Value: uint64(typ), Msg: fmt.Sprintf("there are more than %d header extensions", len(exts))})
 		}
 		if uint64(length) > uint64(end-c.off) {
 			if typ == ExtBitmaps { // loading the bitmaps fails, reading the guest does not
@@ -136,9 +140,9 @@ type FeatureName struct {
 
 // decodeFeatureNames decodes the whole entries of a feature name table. The
 // table only serves messages, so a cut last entry is passed over.
-func decodeFeatureNames(b []byte) []FeatureName {
+func decodeFeatureNames(b []byte, limits *Limits) []FeatureName {
 	var names []FeatureName
-	for ; len(b) >= featureNameLength; b = b[featureNameLength:] {
+	for ; len(b) >= featureNameLength && int64(len(names)) < limits.FeatureNames; b = b[featureNameLength:] {
 		name, _, _ := bytes.Cut(b[2:featureNameLength], []byte{0})
 		names = append(names, FeatureName{Kind: b[0], Bit: b[1], Name: string(name)})
 	}

@@ -95,6 +95,7 @@ func (v *view) walk(off, end int64, emit func(Extent) bool) error {
 	}
 	cover := v.img.geometry.l2Coverage()
 	room := v.img.size >> v.img.geometry.ClusterBits // tables that the file can hold
+	allowed := v.img.limits.L2Bytes >> v.img.geometry.ClusterBits
 	for off < end {
 		index := off / cover
 		tableEnd := min(end, (index+1)*cover)
@@ -105,8 +106,11 @@ func (v *view) walk(off, end int64, emit func(Extent) bool) error {
 		case l2 != 0 && room == 0:
 			return entryError("L1 table", index, v.l1+HostOffset(index*8), uint64(l2),
 				"more L2 tables than the file has clusters: some are used again")
+		case l2 != 0 && allowed == 0:
+			return limitError("l2-bytes", v.img.limits.L2Bytes, entryError("L1 table", index, v.l1+HostOffset(index*8), uint64(l2),
+				"the L2 tables of this range have more bytes than are read in one walk"))
 		case l2 != 0:
-			room--
+			room, allowed = room-1, allowed-1
 			err = v.walkTable(l2, off, tableEnd, emit)
 		case !emit(Extent{Off: off, Len: tableEnd - off}):
 			err = errStop
@@ -135,7 +139,11 @@ func (v *view) l2Table(index int64) (HostOffset, error) {
 	if e == 0 {
 		return 0, nil
 	}
-	if rule := checkL1(e, v.img.geometry, v.img.size); rule != "" {
+	rule := checkL1(e, v.img.geometry, v.img.size)
+	if at := e.offset(); rule == "" && at >= v.l1 && at-v.l1 < HostOffset(v.l1Size*8) {
+		rule = "the L2 table is the L1 table itself"
+	}
+	if rule != "" {
 		return 0, entryError("L1 table", index, v.l1+HostOffset(index*8), uint64(e), rule)
 	}
 	return e.offset(), nil
@@ -184,6 +192,11 @@ func (v *view) l2Slice(l2 HostOffset, off int64) (l2Slice, error) {
 		off: start << g.ClusterBits, end: (start + perSlice) << g.ClusterBits}, err
 }
 
+// table is where the whole table stands.
+func (s *l2Slice) table() HostOffset {
+	return s.host - HostOffset(s.first*s.geometry.l2EntryWords()*8)
+}
+
 func (s *l2Slice) clusterStart(off int64) int64 { return off &^ (s.geometry.ClusterSize() - 1) }
 func (s *l2Slice) clusterEnd(off int64) int64   { return s.clusterStart(off) + s.geometry.ClusterSize() }
 
@@ -217,6 +230,9 @@ func (v *view) walkCluster(s l2Slice, off, end int64, emit func(Extent) bool) er
 		return s.fail(off, rule)
 	}
 	m := entry.meaning(v.img.dataFile != nil)
+	if m.hasHost && m.host == s.table() && v.img.dataFile == nil {
+		return s.fail(off, "the data cluster is the L2 table itself")
+	}
 	if v.img.dataFile != nil && m.hasHost && m.host != HostOffset(s.clusterStart(off)) {
 		return s.fail(off, "the offset must match the guest offset with an external data file")
 	}

@@ -33,7 +33,8 @@ const (
 		IncompatCompression | IncompatExtendedL2
 )
 
-// Limits that QEMU 7.2 puts on fields whose range the format leaves open.
+// Limits that QEMU 7.2 puts on fields whose range the format leaves open. For what
+// is read they are defaults, see Limits; what is written never goes beyond them.
 const (
 	minClusterBits     = 9
 	maxClusterBits     = 21
@@ -228,18 +229,18 @@ func (h *Header) unknownIncompat() int {
 
 // validate checks every rule of the section "Header" that a single field or
 // two can break. fileSize is the size of the image file in bytes.
-func (h *Header) validate(fileSize int64) error {
-	for _, rule := range []func(int64) error{
+func (h *Header) validate(fileSize int64, limits *Limits) error {
+	for _, rule := range []func(int64, *Limits) error{
 		h.validateFeatures, h.validateRefcounts, h.validateL1, h.validateBackingFile,
 	} {
-		if err := rule(fileSize); err != nil {
+		if err := rule(fileSize, limits); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (h *Header) validateFeatures(int64) error {
+func (h *Header) validateFeatures(int64, *Limits) error {
 	if h.CryptMethod > CryptLUKS {
 		return &UnsupportedError{Feature: "encryption with " + h.CryptMethod.String()}
 	}
@@ -262,27 +263,31 @@ func (h *Header) validateFeatures(int64) error {
 	return nil
 }
 
-func (h *Header) validateRefcounts(int64) error {
+func (h *Header) validateRefcounts(_ int64, limits *Limits) error {
 	if h.RefcountOrder > 6 {
 		return headerError("refcount_order", 96, uint64(h.RefcountOrder), "must not exceed 6")
 	}
 	if !h.Geometry().aligned(h.RefcountTableOffset) {
 		return headerError("refcount_table_offset", 48, uint64(h.RefcountTableOffset), "must be aligned to a cluster")
 	}
-	if uint64(h.RefcountTableClusters)<<h.ClusterBits > maxRefTableBytes {
-		return headerError("refcount_table_clusters", 56, uint64(h.RefcountTableClusters),
-			"the refcount table must not be larger than %d bytes", maxRefTableBytes)
+	if most := limits.RefcountTableBytes; uint64(h.RefcountTableClusters)<<h.ClusterBits > uint64(most) {
+		return limitError("refcount-table-bytes", most, headerError("refcount_table_clusters", 56, uint64(h.RefcountTableClusters),
+			"the refcount table must not be larger than %d bytes", most))
 	}
 	return nil
 }
 
-func (h *Header) validateL1(fileSize int64) error {
+func (h *Header) validateL1(fileSize int64, limits *Limits) error {
 	g := h.Geometry()
-	if h.Size > math.MaxInt64 || g.l1EntriesFor(h.Size) > maxL1Bytes/8 {
-		return headerError("size", 24, h.Size, "too large: the L1 table would exceed %d bytes", maxL1Bytes)
+	most := limits.L1Bytes
+	if h.Size > math.MaxInt64 {
+		return headerError("size", 24, h.Size, "must not exceed %d", int64(math.MaxInt64))
 	}
-	if uint64(h.L1Size)*8 > maxL1Bytes {
-		return headerError("l1_size", 36, uint64(h.L1Size), "the L1 table must not be larger than %d bytes", maxL1Bytes)
+	if g.l1EntriesFor(h.Size) > uint64(most)/8 {
+		return limitError("l1-bytes", most, headerError("size", 24, h.Size, "too large: the L1 table would exceed %d bytes", most))
+	}
+	if uint64(h.L1Size)*8 > uint64(most) {
+		return limitError("l1-bytes", most, headerError("l1_size", 36, uint64(h.L1Size), "the L1 table must not be larger than %d bytes", most))
 	}
 	if need := g.l1EntriesFor(h.Size); uint64(h.L1Size) < need {
 		return headerError("l1_size", 36, uint64(h.L1Size), "a disk of %d bytes needs %d entries", h.Size, need)
@@ -295,12 +300,12 @@ func (h *Header) validateL1(fileSize int64) error {
 	}
 	if h.L1Size > 0 && !within(h.L1TableOffset, uint64(h.L1Size)*8, fileSize) {
 		return headerError("l1_table_offset", 40, uint64(h.L1TableOffset),
-			"the L1 table (%d bytes) reaches beyond the end of the file (%d bytes)", h.L1Size*8, fileSize)
+			"the L1 table (%d bytes) reaches beyond the end of the file (%d bytes)", uint64(h.L1Size)*8, fileSize)
 	}
 	return nil
 }
 
-func (h *Header) validateBackingFile(fileSize int64) error {
+func (h *Header) validateBackingFile(fileSize int64, _ *Limits) error {
 	if h.BackingFileOffset == 0 {
 		return nil
 	}

@@ -17,6 +17,10 @@ type Options struct {
 	// TableCache is how many bytes of L1 and L2 tables are kept; 0 means
 	// 256 KiB, which is right for reading in order.
 	TableCache int
+
+	// Limits bound what the image can make us read and follow; the zero value
+	// has safe defaults.
+	Limits Limits
 }
 
 // An Image is a qcow2 image that was opened for reading; as a Disk it is the
@@ -28,6 +32,7 @@ type Image struct {
 	header     Header
 	geometry   Geometry
 	extensions []Extension
+	limits     Limits // with the defaults
 
 	backingRef  *Ref
 	backing     Disk
@@ -51,7 +56,7 @@ func Open(r io.ReaderAt, size int64, opts *Options) (*Image, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	img := &Image{r: r, size: size}
+	img := &Image{r: r, size: size, limits: opts.Limits.WithDefaults()}
 	first, err := img.loadHeader()
 	if err != nil {
 		return nil, err
@@ -63,7 +68,8 @@ func Open(r io.ReaderAt, size int64, opts *Options) (*Image, error) {
 		cache = defaultTableCache
 	}
 	img.tables = newTableCache(r, cache)
-	img.clusters = &clusterReader{r: r, size: size, geometry: img.geometry, method: img.header.CompressionType}
+	img.clusters = &clusterReader{r: r, size: size, geometry: img.geometry, method: img.header.CompressionType,
+		window: img.limits.ZstdWindow}
 	img.active = view{img: img, l1: img.header.L1TableOffset, l1Size: int64(img.header.L1Size), size: int64(img.header.Size)}
 	if err := img.openRefs(opts.OpenRef); err != nil {
 		return nil, err
@@ -94,12 +100,12 @@ func (img *Image) loadExtensions(first []byte) error {
 	if h.BackingFileOffset != 0 {
 		end = int(min(h.BackingFileOffset, HostOffset(len(first))))
 	}
-	exts, err := decodeExtensions(first, int(h.HeaderLength), end)
+	exts, err := decodeExtensions(first, int(h.HeaderLength), end, &img.limits)
 	img.extensions = exts
 	if bit := h.unknownIncompat(); bit >= 0 {
 		return &UnsupportedError{Feature: featureName(img.FeatureNames(), FeatureIncompatible, bit)}
 	}
-	if invalid := h.validate(img.size); invalid != nil {
+	if invalid := h.validate(img.size, &img.limits); invalid != nil {
 		return invalid
 	}
 	if err != nil {
@@ -130,10 +136,13 @@ func (img *Image) Geometry() Geometry { return img.geometry }
 // Extensions are the header extensions in their order, byte for byte.
 func (img *Image) Extensions() []Extension { return img.extensions }
 
+// Limits are those that the image was opened with, with the defaults filled in.
+func (img *Image) Limits() Limits { return img.limits }
+
 // FeatureNames is the image's feature name table; nil without one.
 func (img *Image) FeatureNames() []FeatureName {
 	if e := findExtension(img.extensions, ExtFeatureNames); e != nil {
-		return decodeFeatureNames(e.Data)
+		return decodeFeatureNames(e.Data, &img.limits)
 	}
 	return nil
 }

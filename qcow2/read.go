@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // ReadAt implements Disk.
@@ -89,7 +91,11 @@ func (s *l2Slice) failStream(off int64, err error) error {
 	}
 	entry, _ := s.entry(off)
 	index := s.first + (off-s.off)>>s.geometry.ClusterBits
-	return entryError("compressed cluster", index, stream.host, uint64(entry), stream.Error())
+	broken := entryError("compressed cluster", index, stream.host, uint64(entry), stream.Error())
+	if errors.Is(stream.err, zstd.ErrWindowSizeExceeded) {
+		return limitError("zstd-window", stream.window, broken)
+	}
+	return broken
 }
 
 // readCompressed fills p from compressed clusters.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"time"
 )
@@ -33,26 +34,75 @@ type Snapshot struct {
 // the table anew each time. An error here does not keep the active state from
 // being read.
 func (img *Image) Snapshots() ([]Snapshot, error) {
+	list, _, err := img.loadSnapshots()
+	return list, err
+}
+
+// loadSnapshots also gives the length of the table in bytes, without the padding
+// of the last entry.
+func (img *Image) loadSnapshots() ([]Snapshot, int64, error) {
 	h := &img.header
 	if h.NbSnapshots == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err := img.validateSnapshots(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var list []Snapshot
-	t := newTableReader(img, "snapshot table", h.SnapshotsOffset, maxSnapshotTable)
-	for i := range h.NbSnapshots {
-		s, err := t.snapshot(i)
+	t := img.snapshotReader()
+	for s, err := range t.snapshots(h.NbSnapshots, h.Size) {
 		if err != nil {
-			return list, err
-		}
-		if len(s.ExtraData) < 16 {
-			s.DiskSize = h.Size
+			return list, 0, err
 		}
 		list = append(list, s)
 	}
-	return list, nil
+	return list, int64(t.host - t.start), nil
+}
+
+// EachSnapshot yields what Snapshots lists, one at a time: a table can have 64 MiB.
+// An error is yielded once, with a zero Snapshot, and ends it.
+func (img *Image) EachSnapshot() iter.Seq2[Snapshot, error] {
+	return func(yield func(Snapshot, error) bool) {
+		if img.header.NbSnapshots == 0 {
+			return
+		}
+		if err := img.validateSnapshots(); err != nil {
+			yield(Snapshot{}, err)
+			return
+		}
+		for s, err := range img.snapshotReader().snapshots(img.header.NbSnapshots, img.header.Size) {
+			if !yield(s, err) {
+				return
+			}
+		}
+	}
+}
+
+func (img *Image) snapshotReader() *tableReader {
+	most := img.limits.SnapshotTableBytes
+	t := newTableReader(img, "snapshot table", img.header.SnapshotsOffset, most)
+	t.limit, t.max = "snapshot-table-bytes", most
+	t.extra = img.limits.SnapshotExtraBytes
+	return t
+}
+
+// snapshots yields n entries; size is the disk size of those that do not say theirs.
+func (t *tableReader) snapshots(n uint32, size uint64) iter.Seq2[Snapshot, error] {
+	return func(yield func(Snapshot, error) bool) {
+		for i := range n {
+			s, err := t.snapshot(i)
+			if err != nil {
+				yield(Snapshot{}, err)
+				return
+			}
+			if len(s.ExtraData) < 16 {
+				s.DiskSize = size
+			}
+			if !yield(s, nil) {
+				return
+			}
+		}
+	}
 }
 
 // validateSnapshots checks the header fields of the snapshot table. Open does not
@@ -61,8 +111,9 @@ func (img *Image) Snapshots() ([]Snapshot, error) {
 func (img *Image) validateSnapshots() error {
 	h := &img.header
 	switch {
-	case h.NbSnapshots > maxSnapshots:
-		return headerError("nb_snapshots", 60, uint64(h.NbSnapshots), "must not exceed %d", maxSnapshots)
+	case int64(h.NbSnapshots) > img.limits.Snapshots:
+		most := img.limits.Snapshots
+		return limitError("snapshots", most, headerError("nb_snapshots", 60, uint64(h.NbSnapshots), "must not exceed %d", most))
 	case img.dataFile != nil:
 		return headerError("nb_snapshots", 60, uint64(h.NbSnapshots), "must be 0 with an external data file")
 	case !img.geometry.aligned(h.SnapshotsOffset):
@@ -82,6 +133,9 @@ type tableReader struct {
 	end       HostOffset // of the file, or of what is allowed
 	entry     HostOffset // of the entry that is being read
 	r         *bufio.Reader
+	limit     string // what ends the table before the file does; "": the table's own size
+	max       int64  // of limit
+	extra     int64  // the most extra data that an entry may have
 }
 
 func newTableReader(img *Image, structure string, host HostOffset, limit int64) *tableReader {
@@ -93,17 +147,26 @@ func newTableReader(img *Image, structure string, host HostOffset, limit int64) 
 // bytes reads the next n bytes, which belong to a field of entry i.
 func (t *tableReader) bytes(n int, i uint32, field string) ([]byte, error) {
 	if uint64(n) > uint64(t.end-t.host) { // before anything is allocated
-		return nil, t.fail(i, field, uint64(n), "the table ends inside it, at the end of the file or of what is allowed")
+		return nil, t.short(i, field, n)
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(t.r, b); err != nil {
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return nil, t.fail(i, field, uint64(n), "the table ends inside it, at the end of the file or of what is allowed")
+			return nil, t.short(i, field, n)
 		}
 		return nil, fmt.Errorf("reading the %s: %w", t.structure, err)
 	}
 	t.host += HostOffset(n)
 	return b, nil
+}
+
+// short is the error that a table ends inside of entry i.
+func (t *tableReader) short(i uint32, field string, n int) error {
+	err := t.fail(i, field, uint64(n), "the table ends inside it, at the end of the file or of what is allowed")
+	if t.limit != "" && int64(t.end-t.start) == t.max {
+		return limitError(t.limit, t.max, err)
+	}
+	return err
 }
 
 // pad skips to the next multiple of 8 from the table's start. The last entry's
@@ -132,8 +195,9 @@ func (t *tableReader) snapshot(i uint32) (Snapshot, error) {
 	s.VMClock = c.u64()
 	s.VMStateSize = uint64(c.u32())
 	extra := c.u32()
-	if extra > maxSnapshotExtra {
-		return s, t.fail(i, "extra_data_size", uint64(extra), "must not exceed 1024")
+	if int64(extra) > t.extra {
+		err := t.fail(i, "extra_data_size", uint64(extra), fmt.Sprintf("must not exceed %d", t.extra))
+		return s, limitError("snapshot-extra-bytes", t.extra, err)
 	}
 	return s, t.snapshotStrings(&s, i, int(extra), idLen, nameLen)
 }
@@ -185,7 +249,11 @@ func (img *Image) SnapshotDisk(idOrName string) (Disk, error) {
 	for _, byID := range []bool{true, false} {
 		for i := range list {
 			if byID && list[i].ID == idOrName || !byID && list[i].Name == idOrName {
-				return img.snapshotView(&list[i])
+				d, err := img.snapshotView(&list[i])
+				if err != nil {
+					return nil, err
+				}
+				return d, nil
 			}
 		}
 	}
@@ -196,21 +264,33 @@ func (img *Image) SnapshotDisk(idOrName string) (Disk, error) {
 	return nil, missing
 }
 
-func (img *Image) snapshotView(s *Snapshot) (Disk, error) {
+// OpenSnapshot is the disk as of a snapshot that Snapshots or EachSnapshot gave. It
+// checks where the L1 table stands. Errors: *FormatError, *LimitError.
+func (img *Image) OpenSnapshot(s Snapshot) (Disk, error) {
+	d, err := img.snapshotView(&s)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (img *Image) snapshotView(s *Snapshot) (*snapshotDisk, error) {
 	fail := func(field string, value uint64, msg string) error {
-		return &FormatError{Structure: "snapshot table", Field: fmt.Sprintf("snapshot %q %s", s.Name, field),
+		return &FormatError{Structure: "snapshot table", Field: fmt.Sprintf("snapshot %.100q %s", s.Name, field),
 			Host: img.header.SnapshotsOffset, Value: value, Msg: msg}
 	}
-	g := img.geometry
+	g, most := img.geometry, img.limits.L1Bytes
 	switch {
-	case uint64(s.L1Size)*8 > maxL1Bytes:
-		return nil, fail("l1_size", uint64(s.L1Size), "the L1 table must not be larger than 32 MiB")
+	case uint64(s.L1Size)*8 > uint64(most):
+		return nil, limitError("l1-bytes", most, fail("l1_size", uint64(s.L1Size), fmt.Sprintf("the L1 table must not be larger than %d bytes", most)))
 	case !g.aligned(s.L1TableOffset) || s.L1TableOffset == 0 && s.L1Size > 0:
 		return nil, fail("l1_table_offset", uint64(s.L1TableOffset), "must be aligned to a cluster and not 0")
 	case !within(s.L1TableOffset, uint64(s.L1Size)*8, img.size):
 		return nil, fail("l1_table_offset", uint64(s.L1TableOffset), "the L1 table reaches beyond the end of the file")
-	case s.DiskSize > math.MaxInt64 || g.l1EntriesFor(s.DiskSize) > maxL1Bytes/8:
-		return nil, fail("disk_size", s.DiskSize, "too large: the L1 table would exceed 32 MiB")
+	case s.DiskSize > math.MaxInt64:
+		return nil, fail("disk_size", s.DiskSize, "too large for any image")
+	case g.l1EntriesFor(s.DiskSize) > uint64(most)/8:
+		return nil, limitError("l1-bytes", most, fail("disk_size", s.DiskSize, fmt.Sprintf("too large: the L1 table would exceed %d bytes", most)))
 	case len(s.ExtraData) >= 16 && g.l1EntriesFor(s.DiskSize) > uint64(s.L1Size):
 		return nil, fail("l1_size", uint64(s.L1Size), fmt.Sprintf("a disk_size of %d bytes needs %d entries", s.DiskSize, g.l1EntriesFor(s.DiskSize)))
 	}

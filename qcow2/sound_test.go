@@ -18,7 +18,7 @@ func seeds() uint64 {
 	if os.Getenv("QBIT_FULL") == "1" {
 		return 5000
 	}
-	return 400
+	return 150
 }
 
 // TestRandomImages reads random images that were built by hand and compares all

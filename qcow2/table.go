@@ -23,6 +23,8 @@ type tableCache struct {
 	r   io.ReaderAt
 	max int
 
+	buffers sync.Pool // of *[]byte, for reading
+
 	mu    sync.Mutex
 	used  int
 	order *list.List // of *tableSlice, last used first
@@ -44,7 +46,12 @@ func (c *tableCache) load(host HostOffset, n int) ([]uint64, error) {
 	if words := c.cached(host, n); words != nil {
 		return words, nil
 	}
-	b := make([]byte, n*8)
+	p, _ := c.buffers.Get().(*[]byte)
+	if p == nil || len(*p) < n*8 {
+		p = new(make([]byte, n*8))
+	}
+	defer c.buffers.Put(p)
+	b := (*p)[:n*8]
 	if err := readFull(c.r, b, host); err != nil {
 		return nil, fmt.Errorf("reading a table at %s: %w", host, err)
 	}

@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"math/bits"
 	"runtime"
+	"sync"
 	"sync/atomic"
-
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/qbitkit/qbit/qcow2"
 )
@@ -93,8 +92,8 @@ func Copy(ctx context.Context, dst Target, src qcow2.Disk, opts *CopyOptions) (*
 		return nil, err
 	}
 	slots := slotsFor(c.opts.Memory, ChunkSize)
-	p := pipeline[unit]{slots: slots, workers: workersFor(c.opts.Workers, slots),
-		plan: c.plan, work: c.work, take: func(u *unit) error { return c.take(ctx, u) }}
+	p := pipeline[unit]{slots: slots, workers: workersFor(c.opts.Workers, slots), plan: c.plan,
+		work: func(u *unit) error { return c.work(ctx, u) }, take: func(u *unit) error { return c.take(ctx, u) }}
 	if err := p.run(ctx); err != nil {
 		return nil, err
 	}
@@ -128,11 +127,20 @@ type copier struct {
 	result  Result // its Layers belong to plan
 
 	read, written, zeroed atomic.Int64
+
+	desks sync.Pool // of *desk, one for each worker
 }
+
+// inOrder reports that the bytes of a chunk are wanted when it is its turn, and
+// not only while it is worked on.
+func (c *copier) inOrder() bool { return len(c.digests.plain) > 0 || c.streams() }
+
+// streams reports a target that is written in order.
+func (c *copier) streams() bool { return c.dst != nil && c.traits.Sequential }
 
 // plan walks the disk and cuts it into units.
 func (c *copier) plan(ctx context.Context, f *feed[unit]) error {
-	cut := cutter{feed: f, size: c.src.Size()}
+	cut := cutter{feed: f, size: c.src.Size(), keep: c.inOrder()}
 	for e, err := range walkDisk(ctx, c.src) {
 		if err != nil {
 			return err
@@ -157,38 +165,6 @@ func (c *copier) tally(e qcow2.Extent) {
 	c.result.Layers[e.Depth].count(e)
 }
 
-// work reads, hashes and writes a unit.
-func (c *copier) work(u *unit) error {
-	if !u.zero {
-		if err := c.fill(u); err != nil {
-			return err
-		}
-		if c.digests.tree != nil {
-			u.sum = xxhash.Sum64(u.buf)
-		}
-	}
-	if c.dst == nil || c.traits.Sequential {
-		return nil
-	}
-	return c.store(u)
-}
-
-// fill reads the content of a chunk.
-func (c *copier) fill(u *unit) error {
-	for _, e := range u.extents {
-		p := u.buf[e.Off-u.off:][:e.Len]
-		if zeroish(e) {
-			clear(p)
-			continue
-		}
-		if err := readExtent(c.src, e, p); err != nil {
-			return rangeError("read", c.src, e, err)
-		}
-		c.read.Add(e.Len)
-	}
-	return nil
-}
-
 // take adds a unit to what wants the disk in order.
 func (c *copier) take(ctx context.Context, u *unit) error {
 	switch {
@@ -201,7 +177,7 @@ func (c *copier) take(ctx context.Context, u *unit) error {
 	if err := c.hash(ctx, u); err != nil {
 		return err
 	}
-	if c.dst != nil && c.traits.Sequential {
+	if c.streams() {
 		if err := c.storeInOrder(ctx, u); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,7 +119,7 @@ func TestCopy(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 10))
 		d := bigDisk(r, 1+r.Int64N(16<<20))
 		want := d.guest()
-		for _, traits := range []Traits{{}, {Block: 64 << 10}, {Sequential: true}, {Sequential: true, Block: ChunkSize}} {
+		for _, traits := range []Traits{{}, {Block: 64 << 10}, {Block: 2 << 20}, {Sequential: true}, {Sequential: true, Block: ChunkSize}} {
 			m := newMemTarget(t, d.Size())
 			m.traits = traits
 			opts := &CopyOptions{Workers: 1 + r.IntN(6), Memory: r.Int64N(20 << 20), KeepZeros: r.IntN(2) == 0, Digests: DigestNames()}
@@ -279,6 +280,7 @@ func TestFailingTarget(t *testing.T) {
 	d := bigDisk(r, 6<<20)
 	for _, sequential := range []bool{false, true} {
 		all := newMemTarget(t, d.Size())
+		all.traits.Sequential = sequential
 		if _, err := Copy(t.Context(), all, d, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -350,7 +352,7 @@ func TestFirstErrorWins(t *testing.T) {
 	for range 5 {
 		_, err := Copy(t.Context(), nil, d, &CopyOptions{Workers: 4})
 		var where *RangeError
-		if !errors.Is(err, io.ErrUnexpectedEOF) || !errors.As(err, &where) || where.Off != 8<<20 {
+		if !errors.Is(err, io.ErrUnexpectedEOF) || !errors.As(err, &where) || where.Off != 9<<20 {
 			t.Fatalf("a storage that was cut at 9 MiB: %v", err)
 		}
 	}
@@ -412,6 +414,10 @@ func TestCancelLongUnits(t *testing.T) {
 	if err := c.storeInOrder(ctx, u); !errors.Is(err, context.Canceled) {
 		t.Errorf("storeInOrder: %v", err)
 	}
+	c.traits.Sequential = false
+	if err := c.work(ctx, u); !errors.Is(err, context.Canceled) {
+		t.Errorf("work, where zeros are written: %v", err)
+	}
 }
 
 // Absent bytes that are elsewhere are an error of Copy, though it need not read
@@ -428,19 +434,82 @@ func TestCopyAsksAbsent(t *testing.T) {
 	}
 }
 
+// A countingReader counts the bytes that are read.
+type countingReader struct {
+	io.ReaderAt
+	bytes atomic.Int64
+}
+
+func (c *countingReader) ReadAt(p []byte, off int64) (int, error) {
+	c.bytes.Add(int64(len(p)))
+	return c.ReaderAt.ReadAt(p, off)
+}
+
 // No more units than memory allows are under way, however slow the end is.
 func TestCopyMemory(t *testing.T) {
 	r := rand.New(rand.NewPCG(17, 17))
 	d := newFake(r, 80<<20, 1<<20, func(int) qcow2.Kind { return qcow2.Data })
-	var read atomic.Int64
-	d.storage = &failingReader{d.storage, new(atomic.Int64), func() error { read.Add(ChunkSize); return nil }}
+	base := d.storage
 	const memory = 12 << 20
-	_, err := Copy(t.Context(), nil, d, &CopyOptions{Workers: 8, Memory: memory, Progress: func(p Progress) {
-		if ahead := read.Load() - (p.Done - ChunkSize); ahead > memory {
-			t.Errorf("at %d: %d bytes are read ahead, memory is %d", p.Done, ahead, memory)
+	for _, digests := range [][]string{nil, {Tree}, {XXH64}} {
+		reader := &countingReader{ReaderAt: base}
+		d.storage = reader
+		_, err := Copy(t.Context(), nil, d, &CopyOptions{Workers: 8, Memory: memory, Digests: digests, Progress: func(p Progress) {
+			if ahead := reader.bytes.Load() - (p.Done - ChunkSize); ahead > memory {
+				t.Errorf("%q at %d: %d bytes are read ahead, memory is %d", digests, p.Done, ahead, memory)
+			}
+		}})
+		if err != nil {
+			t.Error(err)
 		}
-	}})
-	if err != nil {
-		t.Error(err)
 	}
+}
+
+// The buffers of a large copy are those of its workers, not of its chunks, unless
+// the disk is wanted in order.
+func TestCopyBuffers(t *testing.T) {
+	r := rand.New(rand.NewPCG(18, 18))
+	d := newFake(r, 64<<20, 1<<20, func(int) qcow2.Kind { return qcow2.Data })
+	for name, most := range map[string]uint64{Tree: 4 << 20, XXH64: 24 << 20} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := Copy(t.Context(), nil, d, &CopyOptions{Workers: 2, Memory: 16 << 20, Digests: []string{name}}); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > most {
+			t.Errorf("%s: %d bytes were allocated, want at most %d", name, took, most)
+		}
+	}
+}
+
+// A compressed cluster is read once, in one piece, however large it is.
+func TestCompressedInOnePiece(t *testing.T) {
+	r := rand.New(rand.NewPCG(19, 19))
+	d := newFake(r, 12<<20, 2<<20, func(int) qcow2.Kind { return qcow2.Compressed })
+	reads := &diskReads{fake: d}
+	m := newMemTarget(t, d.Size())
+	if _, err := Copy(t.Context(), m, reads, &CopyOptions{Digests: []string{Tree}}); err != nil {
+		t.Fatal(err)
+	}
+	m.check(d.guest())
+	for _, length := range reads.lengths {
+		if length%(2<<20) != 0 {
+			t.Errorf("%d bytes were read of clusters of 2 MiB", length)
+		}
+	}
+}
+
+// diskReads remembers what is read through the disk.
+type diskReads struct {
+	*fake
+	mu      sync.Mutex
+	lengths []int
+}
+
+func (d *diskReads) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	d.lengths = append(d.lengths, len(p))
+	d.mu.Unlock()
+	return d.fake.ReadAt(p, off)
 }

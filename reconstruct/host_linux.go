@@ -93,3 +93,15 @@ func renameNew(from, to string) error {
 	}
 	return nil
 }
+
+// startWriteback has the system begin to store what was written to f, and does
+// not wait for that. What goes wrong comes out at the next sync.
+func startWriteback(f *os.File) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	conn.Control(func(fd uintptr) {
+		unix.SyncFileRange(int(fd), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	})
+}

@@ -40,3 +40,6 @@ const (
 
 // renameNew renames a file and refuses to replace another.
 func renameNew(from, to string) error { return linkNew(from, to) }
+
+// startWriteback does nothing: there is no way known here.
+func startWriteback(*os.File) {}

@@ -1,6 +1,7 @@
 package reconstruct
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,7 @@ import (
 // is zero or absent is really zeroed, whatever stood there before. Bytes beyond
 // the end of the disk are left alone (see Beyond).
 type OntoTarget struct {
-	f      *os.File
+	f      *eagerFile
 	size   int64 // of the file
 	beyond int64
 	way    atomic.Int32 // index into zeroModes; len(zeroModes): write zeros
@@ -49,7 +50,7 @@ func OpenOnto(path string, size int64, inputs []fs.FileInfo) (*OntoTarget, error
 		f.Close()
 		return nil, err
 	}
-	return &OntoTarget{f: f, size: held, beyond: held - size}, nil
+	return &OntoTarget{f: newEagerFile(f, isBlock(info)), size: held, beyond: held - size}, nil
 }
 
 func ontoAble(info fs.FileInfo) bool {
@@ -85,31 +86,33 @@ func (t *OntoTarget) WriteAt(p []byte, off int64) (int, error) { return t.f.Writ
 
 // Zero implements Target. It deallocates where that is sure to read as zero, or
 // has the system zero the range, or writes zeros.
-func (t *OntoTarget) Zero(off, n int64) error {
+func (t *OntoTarget) Zero(off, n int64) error { return t.zeroContext(context.Background(), off, n) }
+
+func (t *OntoTarget) zeroContext(ctx context.Context, off, n int64) error {
 	const align = 4096 // no device wants more
 	end := off + n
 	first, last := min(end, (off+align-1)&^(align-1)), end&^(align-1)
 	if first >= last {
-		return writeZeros(t.f, off, n)
+		return writeZeros(ctx, t.f, off, n)
 	}
-	if err := writeZeros(t.f, off, first-off); err != nil {
+	if err := writeZeros(ctx, t.f, off, first-off); err != nil {
 		return err
 	}
-	if err := t.zeroAligned(first, last-first); err != nil {
+	if err := t.zeroAligned(ctx, first, last-first); err != nil {
 		return err
 	}
-	return writeZeros(t.f, last, end-last)
+	return writeZeros(ctx, t.f, last, end-last)
 }
 
-func (t *OntoTarget) zeroAligned(off, n int64) error {
+func (t *OntoTarget) zeroAligned(ctx context.Context, off, n int64) error {
 	for way := t.way.Load(); int(way) < len(zeroModes); way++ {
-		err := zeroRange(t.f, zeroModes[way], off, n)
+		err := zeroRange(t.f.File, zeroModes[way], off, n)
 		if !unsupported(err) {
 			return err
 		}
 		t.way.CompareAndSwap(way, way+1)
 	}
-	return writeZeros(t.f, off, n)
+	return writeZeros(ctx, t.f, off, n)
 }
 
 // Commit implements Target: it syncs and closes the file.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/qbitkit/qbit/qcow2"
 )
 
 // OutputOptions are the options of CreateOutput.
@@ -136,6 +138,11 @@ func chmod(f *os.File, mode fs.FileMode) error {
 
 // File is the new file, empty at first, for reading and writing.
 func (o *Output) File() *os.File { return o.f }
+
+// Storage is the new file for many writes: as File, but on a system where that
+// can be asked for, what is written begins to be stored at once, and Commit has
+// little left to wait for. It may be used from several goroutines.
+func (o *Output) Storage() qcow2.File { return newEagerFile(o.f, false) }
 
 // Path is the name that the file gets.
 func (o *Output) Path() string { return o.path }

@@ -6,11 +6,8 @@ import (
 	"github.com/qbitkit/qbit/qcow2"
 )
 
-// store writes a unit to the target, and zeroes its holes.
-func (c *copier) store(u *unit) error {
-	if u.zero {
-		return c.storeZeros(u.off, u.len)
-	}
+// store writes a chunk or piece to the target, and zeroes its holes.
+func (c *copier) store(ctx context.Context, u *unit) error {
 	c.findHoles(u)
 	block := c.traits.Block
 	for i := 0; i < len(u.holes); {
@@ -19,16 +16,16 @@ func (c *copier) store(u *unit) error {
 			i++
 		}
 		from, to := int64(first)*block, min(int64(i)*block, u.len)
-		if err := c.storeRun(u, from, to, u.holes[first]); err != nil {
+		if err := c.storeRun(ctx, u, from, to, u.holes[first]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *copier) storeRun(u *unit, from, to int64, hole bool) error {
+func (c *copier) storeRun(ctx context.Context, u *unit, from, to int64, hole bool) error {
 	if hole {
-		return c.storeZeros(u.off+from, to-from)
+		return c.storeZeros(ctx, u.off+from, to-from)
 	}
 	if err := writeFull(c.dst, u.buf[from:to], u.off+from); err != nil {
 		return rangeError("write", nil, qcow2.Extent{Off: u.off + from, Len: to - from}, err)
@@ -37,8 +34,8 @@ func (c *copier) storeRun(u *unit, from, to int64, hole bool) error {
 	return nil
 }
 
-func (c *copier) storeZeros(off, n int64) error {
-	if err := c.dst.Zero(off, n); err != nil {
+func (c *copier) storeZeros(ctx context.Context, off, n int64) error {
+	if err := zero(ctx, c.dst, off, n); err != nil {
 		return rangeError("zero", nil, qcow2.Extent{Off: off, Len: n}, err)
 	}
 	c.zeroed.Add(n)
@@ -48,13 +45,13 @@ func (c *copier) storeZeros(off, n int64) error {
 // storeInOrder stores a unit in pieces between which the copy can be stopped.
 func (c *copier) storeInOrder(ctx context.Context, u *unit) error {
 	if !u.zero {
-		return c.store(u)
+		return c.store(ctx, u)
 	}
 	for off := u.off; off < u.end(); off += ChunkSize {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if err := c.storeZeros(off, min(ChunkSize, u.end()-off)); err != nil {
+		if err := c.storeZeros(ctx, off, min(ChunkSize, u.end()-off)); err != nil {
 			return err
 		}
 	}

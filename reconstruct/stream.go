@@ -1,6 +1,7 @@
 package reconstruct
 
 import (
+	"context"
 	"fmt"
 	"io"
 )
@@ -33,7 +34,11 @@ func (t *StreamTarget) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // Zero implements Target.
-func (t *StreamTarget) Zero(off, n int64) error { return writeZeros(t, off, n) }
+func (t *StreamTarget) Zero(off, n int64) error { return t.zeroContext(context.Background(), off, n) }
+
+func (t *StreamTarget) zeroContext(ctx context.Context, off, n int64) error {
+	return writeZeros(ctx, t, off, n)
+}
 
 // Commit implements Target.
 func (t *StreamTarget) Commit() error { return nil }

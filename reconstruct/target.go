@@ -1,6 +1,7 @@
 package reconstruct
 
 import (
+	"context"
 	"io"
 )
 
@@ -48,6 +49,20 @@ func traitsOf(t any) Traits {
 	return traits
 }
 
+// A contextZeroer is a target that may have to write zeros, and can be stopped
+// while it does.
+type contextZeroer interface {
+	zeroContext(ctx context.Context, off, n int64) error
+}
+
+// zero has a target zero a range.
+func zero(ctx context.Context, t Target, off, n int64) error {
+	if z, ok := t.(contextZeroer); ok {
+		return z.zeroContext(ctx, off, n)
+	}
+	return t.Zero(off, n)
+}
+
 // A Content writes the content of a disk in some format into a file: raw, or
 // qcow2. Close writes what the format needs at the end (for qcow2 the header),
 // and leaves the file open. It may have Traits.
@@ -80,7 +95,7 @@ func CreateRaw(path string, size int64, opts *OutputOptions) (*FileTarget, error
 		out.Abort()
 		return nil, err
 	}
-	return NewFileTarget(out, rawContent{out.File()}), nil
+	return NewFileTarget(out, rawContent{out.Storage()}), nil
 }
 
 // Traits are those of the content.

@@ -2,6 +2,7 @@ package reconstruct
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"math/rand/v2"
@@ -263,6 +264,74 @@ func TestOntoZero(t *testing.T) {
 		}
 		clear(want[c[0] : c[0]+c[1]])
 		wantFile(t, path, want)
+	}
+}
+
+// A copy that has to write zeros over a file is stopped between two writes.
+func TestOntoZeroStops(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "old")
+	const size = 8 << 20
+	junk := bytes.Repeat([]byte{0xaa}, size)
+	os.WriteFile(path, junk, 0o600)
+	target, err := OpenOnto(path, size, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Abort()
+	target.way.Store(int32(len(zeroModes))) // no way but to write
+	ctx := &endingContext{Context: context.Background(), left: 2}
+	if err := zero(ctx, target, 0, size); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	clear(junk[:2*len(zeros)])
+	wantFile(t, path, junk)
+}
+
+// An endingContext ends after it was looked at some times.
+type endingContext struct {
+	context.Context
+	left int
+}
+
+func (c *endingContext) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Who writes much asks the system to store it, again and again.
+func TestEagerFile(t *testing.T) {
+	for _, device := range []bool{false, true} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		e := newEagerFile(f, device)
+		asked := 0
+		e.ask = func(f *os.File) {
+			startWriteback(f)
+			asked++
+		}
+		want := bytes.Repeat([]byte("eager"), 1<<20)
+		for off := int64(0); off < 3*eagerStep; off += int64(len(want)) {
+			if _, err := e.WriteAt(want, off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := make([]byte, len(want))
+		if _, err := e.ReadAt(got, int64(len(want))); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("wrong bytes, %v", err)
+		}
+		if asked != 2 {
+			t.Errorf("asked %d times", asked)
+		}
+		f.Close()
+		if _, err := e.WriteAt(want, 0); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("writing to a closed file: %v", err)
+		}
+		startWriteback(f)
 	}
 }
 

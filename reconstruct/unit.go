@@ -14,12 +14,13 @@ const (
 	zeroUnit = 256 << 20
 )
 
-// A unit is a chunk of the disk, or several that are all zero.
+// A unit is a chunk of the disk, a piece of one, or several chunks that are all
+// zero.
 type unit struct {
 	off, len int64
 	zero     bool           // no extent needs reading; buf is not valid
-	extents  []qcow2.Extent // of a chunk; cover it
-	buf      []byte         // its content
+	extents  []qcow2.Extent // of a chunk or piece; cover it
+	buf      []byte         // its content; nil for a chunk of which nobody wants it as a whole
 	memory   []byte         // what buf is a part of
 	holes    []bool         // which blocks of it are zero
 	sum      uint64         // hash of the chunk, for Tree
@@ -39,19 +40,39 @@ func (u *unit) add(e qcow2.Extent) {
 	u.len += e.Len
 }
 
-// complete finds out whether u needs a buffer, and gives it one.
-func (u *unit) complete() {
+// complete finds out whether u is zero, and otherwise gives it a buffer if its
+// bytes are to be kept.
+func (u *unit) complete(keep bool) {
 	u.zero = true
 	for _, e := range u.extents {
 		u.zero = u.zero && zeroish(e)
 	}
-	if u.zero {
-		return
+	if keep && !u.zero {
+		u.buf = u.buffer(ChunkSize)
 	}
-	if u.memory == nil {
-		u.memory = make([]byte, ChunkSize)
+}
+
+// buffer is memory for u, which is at most size long.
+func (u *unit) buffer(size int64) []byte {
+	if int64(len(u.memory)) < size {
+		u.memory = make([]byte, size)
 	}
-	u.buf = u.memory[:u.len]
+	return u.memory[:u.len]
+}
+
+// cut makes p the piece [off, end) of the chunk u, in u's memory if that has any.
+func (p *unit) cut(u *unit, off, end int64) {
+	p.begin(off)
+	for _, e := range u.extents {
+		if e.Off < end && off < e.End() {
+			p.add(e.Slice(off, end))
+		}
+	}
+	if u.buf != nil {
+		p.buf = u.buf[off-u.off : end-u.off]
+	} else {
+		p.buf = p.buffer(p.len)
+	}
 }
 
 // walkDisk yields the extents of a whole disk, cut at multiples of window.
@@ -77,6 +98,7 @@ func walkDisk(ctx context.Context, d qcow2.Disk) iter.Seq2[qcow2.Extent, error] 
 type cutter struct {
 	feed *feed[unit]
 	size int64
+	keep bool       // the bytes of a chunk are wanted as a whole
 	open *job[unit] // the chunk that is being filled
 }
 
@@ -145,6 +167,6 @@ func (c *cutter) addPart(e qcow2.Extent) (int64, error) {
 }
 
 func (c *cutter) submit(j *job[unit]) {
-	j.unit.complete()
+	j.unit.complete(c.keep)
 	c.feed.submit(j)
 }

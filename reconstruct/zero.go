@@ -2,6 +2,7 @@ package reconstruct
 
 import (
 	"bytes"
+	"context"
 	"io"
 )
 
@@ -22,9 +23,12 @@ func allZero(p []byte) bool {
 	return bytes.Equal(p, zeros[:len(p)])
 }
 
-// writeZeros writes n zeros to w at off.
-func writeZeros(w io.WriterAt, off, n int64) error {
+// writeZeros writes n zeros to w at off. It ends early when ctx does.
+func writeZeros(ctx context.Context, w io.WriterAt, off, n int64) error {
 	for n > 0 {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		part := min(n, int64(len(zeros)))
 		if err := writeFull(w, zeros[:part], off); err != nil {
 			return err

@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const overview = `qbit reads qcow2 images and the backups made of them, without QEMU.
+const overview = `qbit restores disks from qcow2 backups, and reads, checks and edits qcow2 images and
+their dirty bitmaps, without QEMU.
 
 Usage: qbit VERB [OPTIONS] ARGUMENTS
 

@@ -50,45 +50,74 @@ func (i *infoCommand) run(ctx context.Context, c *console, args []string) error 
 	if len(args) == 0 {
 		return usagef("info takes one or more images")
 	}
-	var (
-		results  []any
-		problems []error
-	)
-	for _, arg := range args {
-		reports, err := i.image(ctx, c, arg)
-		problems = append(problems, err)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil && reports[0].Qbit.Error != "" && (len(args) == 1 || !i.json()):
-			// There is nothing to report but the error.
-		case !i.json():
-			printReports(c.out, reports, len(results) > 0)
-			results = append(results, nil)
-		case i.chain:
-			results = append(results, reports)
-		default:
-			results = append(results, reports[0])
-		}
+	i.limits.limits = i.limits.tighten(infoLimits)
+	if !i.json() {
+		more := false
+		return i.images(ctx, c, args, func(reports []*infoReport) error {
+			if reports[0].Qbit.Error == "" {
+				printReports(c.out, reports, more)
+				more = true
+			}
+			return nil
+		})
 	}
-	if i.json() && len(results) > 0 {
-		var result any = results
-		if len(args) == 1 {
-			result = results[0]
+	if len(args) == 1 {
+		return i.images(ctx, c, args, func(reports []*infoReport) error {
+			if reports[0].Qbit.Error != "" {
+				return nil // there is nothing to report but the error
+			}
+			return writeStream(c.out, i.result(reports))
+		})
+	}
+	var problems error
+	err := writeStream(c.out, jsonList(func(yield func(any) bool) {
+		problems = i.images(ctx, c, args, func(reports []*infoReport) error {
+			yield(i.result(reports))
+			return nil
+		})
+	}))
+	return errors.Join(problems, err)
+}
+
+// result is what stands for an argument in JSON.
+func (i *infoCommand) result(reports []*infoReport) any {
+	if !i.chain {
+		return reports[0]
+	}
+	return jsonList(func(yield func(any) bool) {
+		for _, r := range reports {
+			if !yield(r) {
+				return
+			}
 		}
-		problems = append(problems, writeJSON(c.out, result))
+	})
+}
+
+// images gives the reports of every argument to tell, which must be done with them
+// when it returns: the lists in them are read from the open images.
+func (i *infoCommand) images(ctx context.Context, c *console, args []string, tell func([]*infoReport) error) error {
+	var problems []error
+	for _, arg := range args {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		o, err := i.newOpener(c)
+		if err != nil {
+			return err
+		}
+		reports, err := i.image(ctx, o, arg)
+		problems = append(problems, err, tell(reports))
+		o.close()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	return errors.Join(problems...)
 }
 
 // image reports one argument: the image, and with --backing-chain those below
 // it. What cannot be opened has a report too, which says why.
-func (i *infoCommand) image(ctx context.Context, c *console, arg string) ([]*infoReport, error) {
-	o, err := i.newOpener(c)
-	if err != nil {
-		return []*infoReport{missingReport(arg, err)}, err
-	}
-	defer o.close()
+func (i *infoCommand) image(ctx context.Context, o *opener, arg string) ([]*infoReport, error) {
 	link := parseLink(arg, pathExists)
 	if link.snapshot != "" {
 		err := usagef("%s: info takes an image, not a snapshot; it lists them", escapeName(arg))
@@ -123,6 +152,13 @@ func reportChain(ctx context.Context, l *layer, whole bool) ([]*infoReport, erro
 // missingReport stands for an image that could not be opened.
 func missingReport(name string, err error) *infoReport {
 	return &infoReport{Filename: name, Qbit: &qbitInfo{Error: escapeText(err.Error())}}
+}
+
+// writeStream writes a value with lists that are made meanwhile, as writeJSON does.
+func writeStream(w io.Writer, v any) error {
+	s := newJSONStream(w)
+	s.value(v, "")
+	return s.end()
 }
 
 // writeJSON writes a value as qemu-img does, indented by four.

@@ -2,19 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"iter"
 
 	"github.com/qbitkit/qbit/qcow2"
 )
 
-// What counting dirty bytes may cost. A bitmap of a disk of 32 TiB with the usual
-// 64 KiB has 64 MiB of bits. The total bounds the time that an image can take whose
-// thousands of bitmaps share their clusters.
-const (
-	maxCountedBitmap = 64 << 20
-	maxCountedTotal  = 8 << 30
-)
+// infoLimits are those of `qbit info`, unless the user says otherwise: below the
+// library's, which are QEMU's, so that nobody's image keeps us busy for more than
+// about two seconds. 6 MiB are 65536 entries with names of a dozen characters; 256
+// MiB are two bitmaps with the usual 64 KiB of a disk of 64 TiB that is dirty in
+// every part.
+var infoLimits = qcow2.Limits{SnapshotTableBytes: 6 << 20, BitmapDirectoryBytes: 6 << 20, BitmapWork: 256 << 20}
 
 type bitmapInfo struct {
 	bitmapBrief
@@ -28,28 +26,70 @@ type bitmapInfo struct {
 	Problem    string `json:"problem,omitempty"`
 }
 
-// reportBitmaps lists the bitmaps, with what is dirty in them. A broken directory
-// or bitmap is reported in its place.
-func (q *qbitInfo) reportBitmaps(ctx context.Context, img *qcow2.Image) {
+// bitmaps lists the bitmaps, with what is dirty in them, and sets BitmapsError at
+// the end. A broken bitmap is reported in its place.
+func (q *qbitInfo) bitmaps(ctx context.Context, img *qcow2.Image) iter.Seq[bitmapInfo] {
+	return func(yield func(bitmapInfo) bool) {
+		counter := img.DirtyCounter()
+		for b, err := range img.EachBitmap() {
+			if err != nil {
+				q.BitmapsError = escapeText(err.Error())
+				return
+			}
+			info := bitmapInfo{bitmapBrief: briefOf(b), NameHex: hexOf(b.Name), Type: b.Type,
+				TableOffset: uint64(b.TableOffset), TableSize: b.TableSize}
+			info.count(ctx, counter, b)
+			if !yield(info) {
+				return
+			}
+		}
+	}
+}
+
+// count counts what is dirty, unless the run was interrupted.
+func (b *bitmapInfo) count(ctx context.Context, counter *qcow2.DirtyCounter, bits qcow2.BitmapInfo) {
+	err := ctx.Err()
+	if err == nil {
+		var dirty int64
+		if dirty, err = counter.Count(bits); err == nil {
+			b.DirtyBytes = &dirty
+			return
+		}
+	}
+	b.Problem = escapeText(err.Error())
+}
+
+// reportBitmaps lists the bitmaps, in full and as qemu-img does.
+func (r *infoReport) reportBitmaps(ctx context.Context, img *qcow2.Image) {
+	q := r.Qbit
 	q.BitmapsStale = img.BitmapsStale()
-	list, err := img.Bitmaps()
-	if err != nil {
-		q.BitmapsError = escapeText(err.Error())
+	q.eachBitmap = q.bitmaps(ctx, img)
+	q.Bitmaps = listOf(q.eachBitmap)
+	if q.BitmapsStale {
+		return
 	}
-	left := int64(maxCountedTotal)
-	for _, b := range list {
-		info := bitmapInfo{
-			bitmapBrief: bitmapBrief{Flags: bitmapFlags(b), Name: b.Name, Granularity: b.Granularity},
-			NameHex:     hexOf(b.Name), Type: b.Type, TableOffset: uint64(b.TableOffset), TableSize: b.TableSize,
+	r.FormatSpecific.Data.Bitmaps = func(yield func(any) bool) {
+		for b, err := range img.EachBitmap() {
+			if err != nil || !yield(briefOf(b)) {
+				return
+			}
 		}
-		dirty, err := countDirty(ctx, img, b, &left)
-		if err == nil {
-			info.DirtyBytes = &dirty
-		} else {
-			info.Problem = escapeText(err.Error())
-		}
-		q.Bitmaps = append(q.Bitmaps, info)
 	}
+}
+
+// listOf is a jsonList of the values of an iterator.
+func listOf[T any](values iter.Seq[T]) jsonList {
+	return func(yield func(any) bool) {
+		for v := range values {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+func briefOf(b qcow2.BitmapInfo) bitmapBrief {
+	return bitmapBrief{Flags: bitmapFlags(b), Name: b.Name, Granularity: b.Granularity}
 }
 
 func bitmapFlags(b qcow2.BitmapInfo) []string {
@@ -61,25 +101,4 @@ func bitmapFlags(b qcow2.BitmapInfo) []string {
 		flags = append(flags, "auto")
 	}
 	return flags
-}
-
-// countDirty counts the dirty bytes of one bitmap, if that costs no more than left.
-func countDirty(ctx context.Context, img *qcow2.Image, b qcow2.BitmapInfo, left *int64) (int64, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	if b.Granularity > 0 {
-		bits := img.Size()/b.Granularity/8 + 1
-		if bits > maxCountedBitmap {
-			return 0, fmt.Errorf("not counted: its %d bytes of bits are more than %d", bits, maxCountedBitmap)
-		}
-		if *left -= bits; *left < 0 {
-			return 0, errors.New("not counted: there are too many bitmaps")
-		}
-	}
-	bits, err := img.ReadBitmap(b)
-	if err != nil {
-		return 0, err
-	}
-	return bits.Count(), nil
 }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"strings"
 	"text/tabwriter"
-	"time"
 )
 
 // printReports prints reports for people, in the manner of qemu-img info, with a
@@ -69,30 +69,62 @@ func (r *infoReport) printRefs(w io.Writer) {
 }
 
 func (r *infoReport) printSnapshots(w io.Writer) {
+	if r.Qbit.eachSnapshot == nil {
+		return
+	}
+	t := longTable{w: w, title: "Snapshot list:", head: "ID\tTAG\tVM SIZE\tDISK SIZE\tDATE\tVM CLOCK\tICOUNT"}
+	for s := range r.Qbit.eachSnapshot {
+		icount := "-"
+		if s.ICount != nil {
+			icount = fmt.Sprint(*signed(s.ICount))
+		}
+		t.row(escapeName(s.ID), escapeName(s.Name), formatSize(int64(s.VMStateSize)), formatSize(int64(s.DiskSize)),
+			s.Date.Format("2006-01-02 15:04:05"), vmClock(s.VMClock), icount)
+	}
+	t.flush()
 	if r.Qbit.SnapshotsError != "" {
 		fmt.Fprintf(w, "snapshot table broken: %s\n", r.Qbit.SnapshotsError)
 	}
-	if len(r.Snapshots) == 0 {
-		return
-	}
-	fmt.Fprintln(w, "Snapshot list:")
-	t := newTable(w, "ID\tTAG\tVM SIZE\tDISK SIZE\tDATE\tVM CLOCK\tICOUNT")
-	for i, s := range r.Snapshots {
-		icount := "-"
-		if s.ICount != nil {
-			icount = fmt.Sprint(*s.ICount)
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", escapeName(s.ID), escapeName(s.Name),
-			formatSize(int64(s.VMStateSize)), formatSize(int64(r.Qbit.Snapshots[i].DiskSize)),
-			time.Unix(s.DateSec, 0).Format("2006-01-02 15:04:05"), vmClock(s), icount)
-	}
-	t.Flush()
 }
 
 // vmClock is how long the guest had run, as qemu-img prints it.
-func vmClock(s snapshotInfo) string {
-	n := s.VMClockSec
-	return fmt.Sprintf("%02d:%02d:%02d.%03d", n/3600, n/60%60, n%60, s.VMClockNsec/1e6)
+func vmClock(nanoseconds uint64) string {
+	n := nanoseconds / 1e9
+	return fmt.Sprintf("%02d:%02d:%02d.%03d", n/3600, n/60%60, n%60, nanoseconds%1e9/1e6)
+}
+
+// A longTable is a table that may have any number of rows. It is laid out a part
+// at a time, since a column is as wide as the widest cell.
+type longTable struct {
+	w           io.Writer
+	title, head string // are left out where there are no rows
+	t           *tabwriter.Writer
+	rows, bytes int // of the part
+}
+
+// What a part of a longTable has at most.
+const (
+	partRows  = 1000
+	partBytes = 256 << 10
+)
+
+func (t *longTable) row(cells ...string) {
+	if t.t == nil {
+		fmt.Fprintln(t.w, t.title)
+		t.t = newTable(t.w, t.head)
+	}
+	line := strings.Join(cells, "\t") + "\n"
+	io.WriteString(t.t, line)
+	if t.rows, t.bytes = t.rows+1, t.bytes+len(line); t.rows >= partRows || t.bytes >= partBytes {
+		t.t.Flush()
+		t.rows, t.bytes = 0, 0
+	}
+}
+
+func (t *longTable) flush() {
+	if t.t != nil {
+		t.t.Flush()
+	}
 }
 
 // newTable starts a table; its cells are separated by tabs.
@@ -152,25 +184,21 @@ func printEncrypt(w io.Writer, info map[string]any) {
 
 func (r *infoReport) printBitmaps(w io.Writer) {
 	q := r.Qbit
-	if q.BitmapsError != "" {
-		fmt.Fprintf(w, "bitmap directory broken (the guest's data is not affected): %s\n", q.BitmapsError)
-	}
 	if q.BitmapsStale {
 		fmt.Fprintln(w, "bitmaps stale: a program that knows no bitmaps has written to the image; do not trust them")
 	}
-	if len(q.Bitmaps) == 0 {
-		return
-	}
-	fmt.Fprintln(w, "Bitmaps:")
-	t := newTable(w, "NAME\tGRANULARITY\tDIRTY\tFLAGS")
-	for _, b := range q.Bitmaps {
+	t := longTable{w: w, title: "Bitmaps:", head: "NAME\tGRANULARITY\tDIRTY\tFLAGS"}
+	for b := range q.eachBitmap {
 		dirty := b.Problem
 		if b.DirtyBytes != nil {
 			dirty = fmt.Sprintf("%s (%d bytes)", formatSize(*b.DirtyBytes), *b.DirtyBytes)
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", escapeName(b.Name), b.Granularity, dirty, oneLine(b.Flags))
+		t.row(escapeName(b.Name), fmt.Sprint(b.Granularity), dirty, oneLine(b.Flags))
 	}
-	t.Flush()
+	t.flush()
+	if q.BitmapsError != "" {
+		fmt.Fprintf(w, "bitmap directory broken (the guest's data is not affected): %s\n", q.BitmapsError)
+	}
 }
 
 func (q *qbitInfo) printFeatures(w io.Writer) {

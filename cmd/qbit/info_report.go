@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"strings"
 	"unicode/utf8"
 
@@ -14,20 +15,25 @@ import (
 // are exact as far as JSON can hold them: a name that is no UTF-8 stands beside
 // them in hex.
 type infoReport struct {
-	VirtualSize     *int64         `json:"virtual-size,omitempty"`
-	Filename        string         `json:"filename"`
-	ClusterSize     int64          `json:"cluster-size,omitempty"`
-	Format          string         `json:"format,omitempty"`
-	ActualSize      *int64         `json:"actual-size,omitempty"`
-	Encrypted       bool           `json:"encrypted,omitempty"`
-	FormatSpecific  *specificInfo  `json:"format-specific,omitempty"`
-	BackingFilename string         `json:"backing-filename,omitempty"`
-	FullBacking     string         `json:"full-backing-filename,omitempty"`
-	BackingFormat   string         `json:"backing-filename-format,omitempty"`
-	Snapshots       []snapshotInfo `json:"snapshots,omitempty"`
-	DirtyFlag       *bool          `json:"dirty-flag,omitempty"`
-	Qbit            *qbitInfo      `json:"qbit"`
+	VirtualSize     *int64        `json:"virtual-size,omitempty"`
+	Filename        string        `json:"filename"`
+	ClusterSize     int64         `json:"cluster-size,omitempty"`
+	Format          string        `json:"format,omitempty"`
+	ActualSize      *int64        `json:"actual-size,omitempty"`
+	Encrypted       bool          `json:"encrypted,omitempty"`
+	FormatSpecific  *specificInfo `json:"format-specific,omitempty"`
+	BackingFilename string        `json:"backing-filename,omitempty"`
+	FullBacking     string        `json:"full-backing-filename,omitempty"`
+	BackingFormat   string        `json:"backing-filename-format,omitempty"`
+	Snapshots       jsonList      `json:"snapshots,omitempty"` // of snapshotInfo
+	DirtyFlag       *bool         `json:"dirty-flag,omitempty"`
+	Qbit            *qbitInfo     `json:"qbit"`
 }
+
+func (*infoReport) streamed()   {}
+func (*specificInfo) streamed() {}
+func (qcow2Specs) streamed()    {}
+func (*qbitInfo) streamed()     {}
 
 type specificInfo struct {
 	Type string     `json:"type"`
@@ -38,7 +44,7 @@ type qcow2Specs struct {
 	Compat        string         `json:"compat"`
 	Compression   string         `json:"compression-type"`
 	LazyRefcounts *bool          `json:"lazy-refcounts,omitempty"`
-	Bitmaps       []bitmapBrief  `json:"bitmaps,omitempty"`
+	Bitmaps       jsonList       `json:"bitmaps,omitempty"`
 	RefcountBits  int            `json:"refcount-bits"`
 	Encrypt       map[string]any `json:"encrypt,omitempty"`
 	DataFile      string         `json:"data-file,omitempty"`
@@ -73,14 +79,16 @@ type qbitInfo struct {
 	Features       []featureInfo     `json:"features,omitempty"`
 	FeatureNames   []featureInfo     `json:"feature-names,omitempty"`
 	Extensions     []extensionInfo   `json:"extensions,omitempty"`
-	Bitmaps        []bitmapInfo      `json:"bitmaps,omitempty"`
+	Bitmaps        jsonList          `json:"bitmaps,omitempty"` // of bitmapInfo
 	BitmapsStale   bool              `json:"bitmaps-stale,omitempty"`
 	BitmapsError   string            `json:"bitmaps-error,omitempty"`
-	Snapshots      []snapshotMore    `json:"snapshots,omitempty"`
+	Snapshots      jsonList          `json:"snapshots,omitempty"` // of snapshotMore
 	SnapshotsError string            `json:"snapshots-error,omitempty"`
 	Refs           []refInfo         `json:"references,omitempty"`
 
-	fields []headerField // Header in its order
+	fields       []headerField // Header in its order
+	eachBitmap   iter.Seq[bitmapInfo]
+	eachSnapshot iter.Seq[qcow2.Snapshot]
 }
 
 type featureInfo struct {
@@ -132,12 +140,7 @@ func reportLayer(ctx context.Context, l *layer) *infoReport {
 	r.reportSnapshots(l.image)
 	r.FormatSpecific = &specificInfo{Type: formatQcow2, Data: specsOf(l)}
 	r.Qbit.reportHeader(l.image)
-	r.Qbit.reportBitmaps(ctx, l.image)
-	if !r.Qbit.BitmapsStale {
-		for _, b := range r.Qbit.Bitmaps {
-			r.FormatSpecific.Data.Bitmaps = append(r.FormatSpecific.Data.Bitmaps, b.bitmapBrief)
-		}
-	}
+	r.reportBitmaps(ctx, l.image)
 	return r
 }
 
@@ -182,18 +185,37 @@ func (q *qbitInfo) addRef(ref *qcow2.Ref, opened string, problem error) {
 }
 
 func (r *infoReport) reportSnapshots(img *qcow2.Image) {
-	list, err := img.Snapshots()
-	if err != nil {
-		r.Qbit.SnapshotsError = escapeText(err.Error())
+	q := r.Qbit
+	q.eachSnapshot = func(yield func(qcow2.Snapshot) bool) {
+		for s, err := range img.EachSnapshot() {
+			if err != nil {
+				q.SnapshotsError = escapeText(err.Error())
+				return
+			}
+			if !yield(s) {
+				return
+			}
+		}
 	}
-	for _, s := range list {
-		clock := s.VMClock
-		r.Snapshots = append(r.Snapshots, snapshotInfo{ID: s.ID, Name: s.Name, VMStateSize: s.VMStateSize,
-			DateSec: s.Date.Unix(), DateNsec: int64(s.Date.Nanosecond()),
-			VMClockSec: clock / 1e9, VMClockNsec: clock % 1e9, ICount: signed(s.ICount)})
-		r.Qbit.Snapshots = append(r.Qbit.Snapshots, snapshotMore{ID: s.ID, IDHex: hexOf(s.ID),
-			Name: s.Name, NameHex: hexOf(s.Name), DiskSize: s.DiskSize})
+	as := func(what func(qcow2.Snapshot) any) jsonList {
+		return func(yield func(any) bool) {
+			for s := range q.eachSnapshot {
+				if !yield(what(s)) {
+					return
+				}
+			}
+		}
 	}
+	r.Snapshots = as(func(s qcow2.Snapshot) any { return snapshotInfoOf(s) })
+	q.Snapshots = as(func(s qcow2.Snapshot) any {
+		return snapshotMore{ID: s.ID, IDHex: hexOf(s.ID), Name: s.Name, NameHex: hexOf(s.Name), DiskSize: s.DiskSize}
+	})
+}
+
+func snapshotInfoOf(s qcow2.Snapshot) snapshotInfo {
+	return snapshotInfo{ID: s.ID, Name: s.Name, VMStateSize: s.VMStateSize,
+		DateSec: s.Date.Unix(), DateNsec: int64(s.Date.Nanosecond()),
+		VMClockSec: s.VMClock / 1e9, VMClockNsec: s.VMClock % 1e9, ICount: signed(s.ICount)}
 }
 
 func signed(n *uint64) *int64 {
@@ -259,10 +281,11 @@ func headerFields(h *qcow2.Header) []headerField {
 func featuresOf(img *qcow2.Image) []featureInfo {
 	h := img.Header()
 	var set []featureInfo
+	own := img.FeatureNames()
 	for kind, bits := range []uint64{h.IncompatibleFeatures, h.CompatibleFeatures, h.AutoclearFeatures} {
 		for bit := range uint8(64) {
 			if bits>>bit&1 != 0 {
-				name := nameFeature(img, uint8(kind), bit)
+				name := nameFeature(own, uint8(kind), bit)
 				set = append(set, featureInfo{Kind: featureKind(uint8(kind)), Bit: bit, Name: name, NameHex: hexOf(name)})
 			}
 		}
@@ -282,11 +305,11 @@ var knownFeatures = map[[2]uint8]string{
 	{qcow2.FeatureAutoclear, 1}:    "raw external data",
 }
 
-func nameFeature(img *qcow2.Image, kind, bit uint8) string {
+func nameFeature(own []qcow2.FeatureName, kind, bit uint8) string {
 	if name, ok := knownFeatures[[2]uint8{kind, bit}]; ok {
 		return name
 	}
-	for _, n := range img.FeatureNames() {
+	for _, n := range own {
 		if n.Kind == kind && n.Bit == bit && n.Name != "" {
 			return n.Name
 		}

@@ -10,9 +10,6 @@ import (
 	"github.com/qbitkit/qbit/qcow2"
 )
 
-// maxDepth is how many backing files may stand on each other.
-const maxDepth = 256
-
 // A layer is one opened image, or one raw disk, with what lies below it.
 type layer struct {
 	name     string // as the user, or the image above, wrote it
@@ -80,12 +77,14 @@ type sourceFlags struct {
 	format string
 	share  bool
 	policy refPolicy
+	limits limitsFlag
 }
 
 func (s *sourceFlags) register(fs *pflag.FlagSet) {
 	fs.VarP(choice{&s.format, []string{formatQcow2, formatRaw}}, "format", "f", "the format `FMT` of the images that you name: qcow2 or raw")
 	fs.BoolVarP(&s.share, "force-share", "U", false, "read images that another process is writing; what you get may be torn")
 	s.policy.register(fs)
+	s.limits.register(fs)
 }
 
 // newOpener is the opener of one run; close it.
@@ -146,6 +145,7 @@ func (o *opener) load(l *layer, mode refMode) error {
 func (o *opener) loadImage(l *layer, mode refMode) error {
 	var below error // of a file that the image names: it speaks for itself
 	img, err := qcow2.Open(l.file, l.file.size, &qcow2.Options{
+		Limits: o.limits.limits,
 		OpenRef: func(ref qcow2.Ref) (d qcow2.Disk, err error) {
 			d, below = o.openRef(l, ref, mode)
 			return d, below
@@ -211,7 +211,7 @@ func (o *opener) tryRef(l *layer, ref qcow2.Ref, mode refMode) (qcow2.Disk, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := refuseLoop(l, ref, file); err != nil {
+	if err := o.refuseLoop(l, ref, file); err != nil {
 		file.Close()
 		return nil, err
 	}
@@ -258,8 +258,8 @@ func (o *opener) dataDisk(l *layer, file *imageFile) (qcow2.Disk, error) {
 	return o.rawDisk(file, false), nil
 }
 
-// refuseLoop refuses a file that stands above itself.
-func refuseLoop(l *layer, ref qcow2.Ref, file *imageFile) error {
+// refuseLoop refuses a file that stands above itself, and one that is too deep.
+func (o *opener) refuseLoop(l *layer, ref qcow2.Ref, file *imageFile) error {
 	depth := 1
 	for above := l; above != nil; above = above.above {
 		if os.SameFile(above.file.info, file.info) {
@@ -268,9 +268,9 @@ func refuseLoop(l *layer, ref qcow2.Ref, file *imageFile) error {
 		}
 		depth++
 	}
-	if depth > maxDepth {
-		return badData{fmt.Errorf("%s: its %s would be number %d in the chain; more than %d are not followed",
-			escapeName(l.path), ref.Kind, depth, maxDepth)}
+	if most := o.limits.limits.WithDefaults().Depth; int64(depth) > most {
+		return badData{fmt.Errorf("%s: its %s would be number %d in the chain; more than %d are not followed (the limit depth)",
+			escapeName(l.path), ref.Kind, depth, most)}
 	}
 	return nil
 }

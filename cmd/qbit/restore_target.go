@@ -105,7 +105,7 @@ func (t *targetFlags) createQcow2(c *console, size int64, opts *reconstruct.Outp
 	if err != nil {
 		return nil, err
 	}
-	w, err := qcow2.Create(out.File(), qcow2.Layout{Size: size, ClusterSize: int64(t.clusterSize)})
+	w, err := qcow2.Create(out.Storage(), qcow2.Layout{Size: size, ClusterSize: int64(t.clusterSize)})
 	if err != nil {
 		out.Abort()
 		return nil, err

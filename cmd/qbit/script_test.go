@@ -18,6 +18,8 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"qbit": func() { os.Exit(run(context.Background(), systemConsole(), os.Args[1:])) },
+		// measure runs a command and tells what it used (see runMeasured).
+		"measure": measureMain,
 	})
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -29,7 +28,7 @@ type verb struct {
 }
 
 func (v verb) statusOf(err error) int {
-	if v.status == nil || errors.As(err, new(usageError)) {
+	if v.status == nil {
 		return statusOf(err)
 	}
 	return v.status(err)
@@ -40,9 +39,12 @@ func verbs() []verb {
 	return []verb{
 		restoreVerb(),
 		infoVerb(),
+		inspectVerb(),
 		mapVerb(),
 		compareVerb(),
 		digestVerb(),
+		bitmapVerb(),
+		checkVerb(),
 	}
 }
 

@@ -17,6 +17,7 @@ type contestant struct {
 	name    string
 	args    []string
 	output  string
+	rounds  int // at the most; 0: all
 	elapsed []time.Duration
 	cpu     []time.Duration
 	peak    int64 // bytes of resident memory
@@ -42,13 +43,13 @@ func median(d []time.Duration) time.Duration {
 }
 
 func printTable(name string, runs []*contestant) {
-	fmt.Printf("%s (%d rounds)\n", name, len(runs[0].elapsed))
+	fmt.Println(name)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "median\tmin\tmax\tCPU\tratio\tmemory\t  command")
+	fmt.Fprintln(w, "rounds\tmedian\tmin\tmax\tCPU\tratio\tmemory\t  command")
 	own := median(runs[0].elapsed)
 	for _, r := range runs {
 		m := median(r.elapsed)
-		fmt.Fprintf(w, "%.2fs\t%.2fs\t%.2fs\t%.2fs\t%.2f\t%s\t  %s\n", m.Seconds(), slices.Min(r.elapsed).Seconds(),
+		fmt.Fprintf(w, "%d\t%.2fs\t%.2fs\t%.2fs\t%.2fs\t%.2f\t%s\t  %s\n", len(r.elapsed), m.Seconds(), slices.Min(r.elapsed).Seconds(),
 			slices.Max(r.elapsed).Seconds(), median(r.cpu).Seconds(), m.Seconds()/own.Seconds(),
 			humanize.IBytes(uint64(r.peak)), r.name)
 	}

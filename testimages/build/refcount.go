@@ -40,3 +40,19 @@ func (b *builder) setRefcount(first, i, n uint64) {
 	bit := i * width
 	b.buf[first+bit/8] |= byte(n << (bit % 8))
 }
+
+// SetRefcount sets the refcount of a host cluster in file, a copy of the image
+// or the image's own bytes. The number is cut to the width.
+func (img *Image) SetRefcount(file []byte, cluster, n uint64) {
+	width := uint64(img.Spec.RefcountBits)
+	perBlock := img.ClusterSize * 8 / width
+	block := img.At("refcount_block[%d]", cluster/perBlock).Off
+	bit := cluster % perBlock * width
+	if width >= 8 {
+		putBE(file, Place{block + int64(bit/8), int64(width / 8)}, n)
+		return
+	}
+	mask := byte(1<<width-1) << (bit % 8)
+	at := &file[block+int64(bit/8)]
+	*at = *at&^mask | byte(n<<(bit%8))&mask
+}

@@ -181,15 +181,22 @@ type l2Slice struct {
 }
 
 func (v *view) l2Slice(l2 HostOffset, off int64) (l2Slice, error) {
-	g := v.img.geometry
-	n := int(min(g.ClusterSize(), sliceBytes) / 8)
-	perSlice := int64(n) / g.l2EntryWords()
+	s := v.img.geometry.l2SliceAt(l2, off)
+	var err error
+	s.words, err = v.img.tables.load(s.host, v.img.geometry.l2SliceWords())
+	return s, err
+}
+
+// l2SliceWords is the number of words in a slice of an L2 table.
+func (g Geometry) l2SliceWords() int { return int(min(g.ClusterSize(), sliceBytes) / 8) }
+
+// l2SliceAt is the slice of the table at l2 that maps off, not yet loaded.
+func (g Geometry) l2SliceAt(l2 HostOffset, off int64) l2Slice {
+	perSlice := int64(g.l2SliceWords()) / g.l2EntryWords()
 	start := off >> g.ClusterBits / perSlice * perSlice // in clusters of the disk
 	first := start % g.l2Entries()
-	host := l2 + HostOffset(first*g.l2EntryWords()*8)
-	words, err := v.img.tables.load(host, n)
-	return l2Slice{geometry: g, words: words, host: host, first: first,
-		off: start << g.ClusterBits, end: (start + perSlice) << g.ClusterBits}, err
+	return l2Slice{geometry: g, host: l2 + HostOffset(first*g.l2EntryWords()*8), first: first,
+		off: start << g.ClusterBits, end: (start + perSlice) << g.ClusterBits}
 }
 
 // table is where the whole table stands.

@@ -17,6 +17,8 @@ type references struct {
 	refs     *bitmap.Bitmap // refcount table and blocks
 	unknown  bool           // something refers to clusters in a way that is not known
 	run, end HostOffset     // data clusters that follow each other, not yet in used
+	words    []uint64       // of the slice that was loaded last
+	bytes    []byte
 }
 
 // findReferences follows every reference but those of bitmaps. What breaks the
@@ -140,8 +142,8 @@ func (x *references) addTable(v *view, l2 HostOffset) error {
 		return err
 	}
 	for off := int64(0); off < g.l2Coverage(); {
-		s, err := v.l2Slice(l2, off)
-		if err != nil {
+		s := g.l2SliceAt(l2, off)
+		if err := x.load(&s); err != nil {
 			return err
 		}
 		for ; off < s.end; off += g.ClusterSize() {
@@ -150,6 +152,23 @@ func (x *references) addTable(v *view, l2 HostOffset) error {
 			}
 		}
 	}
+	return nil
+}
+
+// load reads a slice into a buffer that the next one overwrites: a walk of the whole
+// image is no use to the table cache, nor the cache to it.
+func (x *references) load(s *l2Slice) error {
+	if x.words == nil {
+		x.words = make([]uint64, x.img.geometry.l2SliceWords())
+		x.bytes = make([]byte, 8*len(x.words))
+	}
+	if err := readFull(x.img.r, x.bytes, s.host); err != nil {
+		return fmt.Errorf("reading a table at %s: %w", s.host, err)
+	}
+	for i := range x.words {
+		x.words[i] = binary.BigEndian.Uint64(x.bytes[i*8:])
+	}
+	s.words = x.words
 	return nil
 }
 

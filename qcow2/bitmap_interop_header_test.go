@@ -200,14 +200,14 @@ func (h *headerTrip) otherExtensions() []string {
 	return list
 }
 
-// openFile opens an image for its header; nothing else can be read.
+// openFile opens an image until the test ends.
 func openFile(t *testing.T, path string) *qcow2.Image {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	info, err := f.Stat()
 	if err != nil {
 		t.Fatal(err)

@@ -59,19 +59,7 @@ func editImage(t *testing.T, path string, fn func(*qcow2.Editor) error) {
 // readBitmaps is what qbit finds in an image.
 func readBitmaps(t *testing.T, path string) bitmapSet {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := qcow2.Open(f, info.Size(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	img := openFile(t, path)
 	list, err := img.Bitmaps()
 	if err != nil {
 		t.Fatal(err)

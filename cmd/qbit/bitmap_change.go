@@ -21,8 +21,7 @@ func (b *bitmapCommand) change(ctx context.Context, c *console, arg, name string
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	defer qcow2.Unlock(file.File) // at once, also where a child process has the file open
+	defer file.release()
 	editor, err := qcow2.Edit(file.File, file.size, &qcow2.Options{Limits: b.limits.limits})
 	if err != nil {
 		return explainEdit(arg, file, err)
@@ -56,55 +55,22 @@ func (b *bitmapCommand) openImage(c *console, path string) (*imageFile, error) {
 	if b.dry {
 		mode, access = qcow2.LockRead, os.O_RDONLY
 	}
-	file, err := openAs(path, access)
+	file, err := openLocked(c, path, mode, access)
 	if err != nil {
 		return nil, err
 	}
-	if err := lockImage(c, file, mode); err != nil {
-		file.Close()
-		return nil, err
-	}
-	// Until it was locked, somebody else may have made it larger.
-	locked, err := measure(file.File, path)
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	switch ours, err := isQcow2(locked); {
-	case err != nil:
-		file.Close()
-		return nil, plainError(path, err)
-	case !ours:
-		defer file.Close()
-		return nil, notQcow2(locked)
-	}
-	return locked, nil
-}
-
-// openAs is openFile with an access of one's choice.
-func openAs(path string, access int) (*imageFile, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, plainError(path, err)
-	}
-	if err := refuseKind(path, info.Mode()); err != nil {
-		return nil, err
-	}
-	return openWith(path, func(flags int) (*os.File, error) { return os.OpenFile(path, flags|access, 0) })
-}
-
-func lockImage(c *console, f *imageFile, mode qcow2.LockMode) error {
-	err := qcow2.Lock(f.File, mode)
+	ours, err := isQcow2(file)
 	switch {
-	case errors.Is(err, qcow2.ErrNoLocks):
-		c.warn("%s: %v; nothing keeps others from using it meanwhile", escapeName(f.path), err)
-		return nil
-	case errors.Is(err, qcow2.ErrLocked):
-		return fmt.Errorf("%s: %w; end that process first: an image is never changed while another has it open", escapeName(f.path), err)
 	case err != nil:
-		return fmt.Errorf("%s: %w", escapeName(f.path), err)
+		err = plainError(path, err)
+	case !ours:
+		err = notQcow2(file)
 	}
-	return nil
+	if err != nil {
+		file.release()
+		return nil, err
+	}
+	return file, nil
 }
 
 // explainEdit says why an image cannot be changed. That it is marked dirty or

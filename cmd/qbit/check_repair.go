@@ -53,7 +53,7 @@ func (k *checkCommand) change(ctx context.Context, c *console, path string) erro
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer file.release()
 	opts := qcow2.RepairOptions{Mode: qcow2.RepairMode(k.repair), Memory: int64(k.memory)}
 	plan, err := qcow2.PlanRepair(ctx, file, file.size, &qcow2.Options{Limits: k.limits.limits}, opts)
 	if err != nil {
@@ -82,23 +82,6 @@ func (k *checkCommand) openForRepair(c *console, path string) (*imageFile, error
 		mode, access = qcow2.LockRead, os.O_RDONLY
 	}
 	return openLocked(c, path, mode, access)
-}
-
-// openLocked opens and locks an image, and only then measures it.
-func openLocked(c *console, path string, mode qcow2.LockMode, access int) (*imageFile, error) {
-	file, err := openAs(path, access)
-	if err != nil {
-		return nil, err
-	}
-	if err := lockImage(c, file, mode); err != nil {
-		file.Close()
-		return nil, err
-	}
-	locked, err := measure(file.File, path)
-	if err != nil {
-		file.Close()
-	}
-	return locked, err
 }
 
 func explainRepair(path string, err error) error {
@@ -210,7 +193,7 @@ func (k *checkCommand) runUndo(c *console, path string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer file.release()
 	if err := journal.Undo(file.File, file.size); err != nil {
 		return fmt.Errorf("%s: %w", escapeName(path), err)
 	}

@@ -129,7 +129,11 @@ type checker struct {
 
 	noRefcounts bool                          // the refcount structures do not count: they will move
 	onOverlap   func(cluster int64, a, b use) // nil: nobody asks
+	// onCount is told of each cluster of the file that is counted or referred to, in
+	// order; nil: nobody asks.
+	onCount func(cluster int64, stored, refs uint64, u use)
 
+	l1     []byte   // a piece of an L1 table
 	buf    []byte   // a slice of an L2 table
 	words  []uint64 // the same
 	counts []byte   // a piece of a refcount block

@@ -168,6 +168,7 @@ func (c *checker) wrongBitmapTable(b *BitmapInfo, err error) error {
 // bitmapEntries counts the references of the entries of a bitmap table.
 func (c *checker) bitmapEntries(b *BitmapInfo, wire int64) error {
 	entries := int64(b.TableSize)
+	at := place{structure: "bitmap table", field: fmt.Sprintf(" of bitmap %q", b.Name)}
 	buf := make([]byte, min(entries*8, bitmapTableSliceSize))
 	for first := int64(0); first < entries; first += int64(len(buf)) / 8 {
 		part := buf[:min(int64(len(buf)), (entries-first)*8)]
@@ -176,7 +177,8 @@ func (c *checker) bitmapEntries(b *BitmapInfo, wire int64) error {
 		}
 		for i := range int64(len(part)) / 8 {
 			e := binary.BigEndian.Uint64(part[i*8:])
-			if err := c.bitmapEntry(b, wire, first+i, e); err != nil {
+			at.entry, at.host = first+i+1, b.TableOffset+HostOffset((first+i)*8)
+			if err := c.bitmapEntry(b, wire, e, at); err != nil {
 				return err
 			}
 		}
@@ -188,13 +190,12 @@ func (c *checker) bitmapEntries(b *BitmapInfo, wire int64) error {
 }
 
 // bitmapEntry checks an entry of a bitmap table: section "Bitmap table".
-func (c *checker) bitmapEntry(b *BitmapInfo, wire int64, i int64, e uint64) error {
+func (c *checker) bitmapEntry(b *BitmapInfo, wire int64, e uint64, at place) error {
 	if e == 0 || e == bitmapEntryAllOnes {
 		return nil
 	}
 	g := c.img.geometry
 	host := HostOffset(e & entryOffset)
-	at := place{structure: "bitmap table", field: fmt.Sprintf("entry %d of bitmap %q", i, b.Name), host: b.TableOffset + HostOffset(i*8)}
 	rule := ""
 	switch {
 	case e&bitmapEntryReserved != 0 || host != 0 && e&bitmapEntryAllOnes != 0:
@@ -214,7 +215,7 @@ func (c *checker) bitmapEntry(b *BitmapInfo, wire int64, i int64, e uint64) erro
 	if wire < 0 || !c.first {
 		return nil
 	}
-	return c.bitmapData(b, wire, i, host, at)
+	return c.bitmapData(b, wire, at.entry-1, host, at)
 }
 
 // bitmapData checks that the data of an entry lies in the file, and the bits behind

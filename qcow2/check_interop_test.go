@@ -164,6 +164,9 @@ func TestCheckRecipes(t *testing.T) {
 	dir := t.TempDir()
 	count := map[[2]int]int{}
 	for _, r := range build.Recipes() {
+		if r.Endless {
+			continue
+		}
 		path := filepath.Join(dir, "image.qcow2")
 		if err := os.WriteFile(path, r.Image, 0o644); err != nil {
 			t.Fatal(err)

@@ -7,32 +7,36 @@ import (
 
 // walkTables walks the L2 tables on the list.
 func (c *checker) walkTables() error {
-	for i := range c.tables.all {
-		if err := c.walkTable(&c.tables.all[i]); err != nil {
+	for i := range c.tables.n {
+		t := c.tables.at(i)
+		w := l2Walk{host: t.host, view: c.tables.view(t), index: int64(t.index), refs: t.refs}
+		if err := c.walkTable(&w); err != nil {
 			return err
 		}
-		c.progress(int64(i+1), int64(len(c.tables.all)))
+		c.progress(int64(i+1), int64(c.tables.n))
 	}
 	return nil
 }
 
 // An l2Walk is the walk of one L2 table.
 type l2Walk struct {
-	*l2Ref
-	s    l2Slice
-	next HostOffset // where a cluster must be that is not fragmented; 0 at first
+	host  HostOffset
+	view  *checkView // where the table was first found
+	index int64      // of the L1 entry there
+	refs  uint32
+	s     l2Slice
+	next  HostOffset // where a cluster must be that is not fragmented; 0 at first
 }
 
 // walkTable counts the references of an L2 table.
-func (c *checker) walkTable(t *l2Ref) error {
+func (c *checker) walkTable(w *l2Walk) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
-	w := l2Walk{l2Ref: t}
 	g := c.img.geometry
 	for off := int64(0); off < g.l2Coverage(); off = w.s.end {
-		if err := c.loadSlice(&w, off); err != nil {
-			return c.unreadable("L2 table", t.host, err)
+		if err := c.loadSlice(w, off); err != nil {
+			return c.unreadable("L2 table", w.host, err)
 		}
 		stride := int(g.l2EntryWords())
 		for i := 0; i < len(w.s.words); i += stride {
@@ -43,7 +47,7 @@ func (c *checker) walkTable(t *l2Ref) error {
 			if e == 0 && b == 0 {
 				continue
 			}
-			if err := c.l2Entry(&w, int64(i/stride), e, b); err != nil {
+			if err := c.l2Entry(w, int64(i/stride), e, b); err != nil {
 				return err
 			}
 		}
@@ -75,7 +79,7 @@ func (c *checker) loadSlice(w *l2Walk, off int64) error {
 // place is the place of entry i of the slice.
 func (w *l2Walk) place(i int64) place {
 	g := w.s.geometry
-	p := place{structure: "L2 table", field: fmt.Sprintf("entry %d", w.s.first+i), snapshot: w.view.snapshot}
+	p := place{structure: "L2 table", entry: w.s.first + i + 1, snapshot: w.view.snapshot}
 	p.host = w.s.host + HostOffset(i*g.l2EntryWords()*8)
 	p.guestOff = w.guest(i)
 	p.guestLen = max(0, min(g.ClusterSize(), w.view.size-p.guestOff))

@@ -156,7 +156,7 @@ func (c *checker) refcountStructures() error {
 
 // refBlock counts the reference to a refcount block.
 func (c *checker) refBlock(i int64, e uint64) error {
-	at := place{structure: "refcount table", field: fmt.Sprintf("entry %d", i), host: c.img.header.RefcountTableOffset + HostOffset(i*8)}
+	at := place{structure: "refcount table", entry: i + 1, host: c.img.header.RefcountTableOffset + HostOffset(i*8)}
 	if c.img.geometry.refcountsPerBlock()*i < c.plan.Clusters {
 		c.win.holds(i * c.img.geometry.refcountsPerBlock()) // what it counts is looked at
 	}

@@ -109,17 +109,22 @@ func summary(all []qcow2.Finding) map[string]int64 {
 // quiet are recipes of which a check says nothing: it does not decompress, and the
 // others break no rule that a check knows.
 var quiet = map[string]bool{
-	"header: raw data bit without a data file":  true,
-	"snapshot table: state beyond all":          true,
-	"snapshot table: two snapshots with one ID": true,
-	"compressed cluster: cut at its middle":     true,
+	"header: raw data bit without a data file":         true,
+	"header: padding":                                  true,
+	"header: bytes behind the extensions":              true,
+	"header extension: feature name cut":               true,
+	"header extension: feature name of no known field": true,
+	"header extension: feature name of bit 64":         true,
+	"snapshot table: state beyond all":                 true,
+	"snapshot table: two snapshots with one ID":        true,
+	"compressed cluster: cut at its middle":            true,
 }
 
 // TestCheckFindsRecipes wants something said of every image that breaks a rule.
 func TestCheckFindsRecipes(t *testing.T) {
 	for _, r := range build.Recipes() {
 		_, all, err := tryCheck(r.Image, r.Data, nil)
-		if err != nil || r.Structure == "compressed cluster" || quiet[r.Name] {
+		if err != nil || r.Structure == "compressed cluster" || quiet[r.Name] || r.Files[build.SecretName] != nil {
 			continue
 		}
 		if len(all) == 0 {

@@ -5,49 +5,11 @@ import (
 	"fmt"
 )
 
-// tableBytes is about what a tableList uses for a table.
-const tableBytes = 96
-
-// A tableList is the L2 tables that the L1 tables point at, each once with the number
-// of references to it: a table that thirty snapshots share is read once.
-type tableList struct {
-	max  int // what does not fit is walked as often as it is referred to
-	all  []l2Ref
-	byAt map[HostOffset]int32
-}
-
-// An l2Ref is an L2 table, from where it was first found.
-type l2Ref struct {
-	host  HostOffset
-	view  *checkView
-	index int64 // of the L1 entry
-	refs  uint32
-}
-
 // A checkView is the active disk or a snapshot.
 type checkView struct {
 	view
 	snapshot string // its ID; "" for the active disk
 	active   bool
-}
-
-func (t *tableList) reset() {
-	t.all = t.all[:0]
-	t.byAt = map[HostOffset]int32{}
-}
-
-// add adds a reference; false where there is no room for the table.
-func (t *tableList) add(host HostOffset, v *checkView, index int64) bool {
-	if i, ok := t.byAt[host]; ok {
-		t.all[i].refs++
-		return true
-	}
-	if len(t.all) >= t.max {
-		return false
-	}
-	t.byAt[host] = int32(len(t.all))
-	t.all = append(t.all, l2Ref{host, v, index, 1})
-	return true
 }
 
 // views walks the L1 tables of the active disk and of the snapshots. Those of one
@@ -128,7 +90,10 @@ func (c *checker) l1Table(v *checkView, room *int64) error {
 	if err := c.add(v.l1, v.l1Size*8, useL1, at); err != nil {
 		return err
 	}
-	buf := make([]byte, min(sliceBytes, v.l1Size*8))
+	if int64(len(c.l1)) < min(sliceBytes, v.l1Size*8) {
+		c.l1 = make([]byte, min(sliceBytes, v.l1Size*8))
+	}
+	buf := c.l1
 	for first := int64(0); first < v.l1Size; first += int64(len(buf)) / 8 {
 		part := buf[:min(int64(len(buf)), (v.l1Size-first)*8)]
 		if err := readFull(c.img.r, part, v.l1+HostOffset(first*8)); err != nil {
@@ -157,7 +122,7 @@ func (c *checker) l1Entries(v *checkView, first int64, part []byte) error {
 // l1Entry counts the reference to an L2 table and puts the table on the list.
 func (c *checker) l1Entry(v *checkView, index int64, e l1Entry) error {
 	g := c.img.geometry
-	at := place{structure: "L1 table", field: fmt.Sprintf("entry %d", index), host: v.l1 + HostOffset(index*8), snapshot: v.snapshot}
+	at := place{structure: "L1 table", entry: index + 1, host: v.l1 + HostOffset(index*8), snapshot: v.snapshot}
 	at.guestOff = index * g.l2Coverage()
 	at.guestLen = max(0, min(g.l2Coverage(), v.size-at.guestOff))
 	rule := checkL1(e, g, c.img.size)
@@ -204,7 +169,7 @@ func (c *checker) l2Reference(v *checkView, index int64, e l1Entry, at place) er
 	if c.tables.add(e.offset(), v, index) {
 		return nil
 	}
-	return c.walkTable(&l2Ref{e.offset(), v, index, 1})
+	return c.walkTable(&l2Walk{host: e.offset(), view: v, index: index, refs: 1})
 }
 
 // copiedBit compares the copied bit of an active entry with the refcount of the

@@ -23,13 +23,15 @@ const (
 	useBitmapTable
 	useBitmapData
 
+	useOnce use = 1 << 6 // a reference was found
 	useTold use = 1 << 7 // that two uses overlap
+	useKind use = 1<<4 - 1
 )
 
 var useNames = [...]string{"nothing", "the header", "an L1 table", "an L2 table", "data", "compressed data", "the snapshot table",
 	"the refcount table", "a refcount block", "the encryption header", "the bitmap directory", "a bitmap table", "bitmap data"}
 
-func (u use) String() string { return useNames[u&^useTold] }
+func (u use) String() string { return useNames[u&useKind] }
 
 // mayShare reports uses that may share a cluster: data with data, since a shared
 // cluster is copied before it is written, and L2 tables, each with their like.
@@ -45,9 +47,9 @@ const windowBits = 32 + 8 + 1
 // A window is what one pass knows of the host clusters [lo, hi).
 type window struct {
 	lo, hi int64
-	refs   []uint8  // references that were found; nil where wide is not
-	wide   []uint32 // the same, once a cluster has more than 255
-	uses   []use    // the first
+	uses   []use    // the first use, and whether there is a reference
+	refs   []uint8  // references beside that one; nil while no cluster is shared
+	wide   []uint32 // the same instead, once a cluster has more than 255
 	ones   []uint64 // a bit a cluster: the refcount is 1
 	next   int64    // the first cluster behind the window that something refers to
 }
@@ -56,7 +58,7 @@ type window struct {
 func (w *window) reset(lo, hi, end int64) {
 	n := hi - lo
 	if int64(len(w.uses)) != n {
-		w.refs, w.wide = make([]uint8, n), nil
+		w.refs, w.wide = nil, nil
 		w.uses, w.ones = make([]use, n), make([]uint64, (n+63)/64)
 	}
 	clear(w.refs)
@@ -81,29 +83,48 @@ func (w *window) one(c int64) bool { return w.ones[(c-w.lo)/64]>>((c-w.lo)%64)&1
 
 func (w *window) setOne(c int64) { w.ones[(c-w.lo)/64] |= 1 << ((c - w.lo) % 64) }
 
+// use is the first use of a cluster of the window.
+func (w *window) use(c int64) use { return w.uses[c-w.lo] & useKind }
+
 // references is how many references to a cluster of the window were found.
 func (w *window) references(c int64) uint64 {
-	if w.wide != nil {
-		return uint64(w.wide[c-w.lo])
+	n := uint64(w.uses[c-w.lo] & useOnce / useOnce)
+	switch {
+	case w.wide != nil:
+		n += uint64(w.wide[c-w.lo])
+	case w.refs != nil:
+		n += uint64(w.refs[c-w.lo])
 	}
-	return uint64(w.refs[c-w.lo])
+	return n
 }
 
 // addReferences adds n references to a cluster of the window.
 func (w *window) addReferences(c int64, n uint32) {
-	sum := w.references(c) + uint64(n)
-	if w.wide == nil && sum <= math.MaxUint8 {
-		w.refs[c-w.lo] = uint8(sum)
-		return
+	if n > 0 && w.uses[c-w.lo]&useOnce == 0 {
+		w.uses[c-w.lo] |= useOnce
+		n--
 	}
-	w.widen()
-	w.wide[c-w.lo] = uint32(min(sum, math.MaxUint32))
+	if n > 0 {
+		w.addMore(c-w.lo, n)
+	}
+}
+
+// addMore adds references beside the first.
+func (w *window) addMore(i int64, n uint32) {
+	if w.wide == nil {
+		if w.refs == nil {
+			w.refs = make([]uint8, len(w.uses))
+		}
+		if sum := uint64(w.refs[i]) + uint64(n); sum <= math.MaxUint8 {
+			w.refs[i] = uint8(sum)
+			return
+		}
+		w.widen()
+	}
+	w.wide[i] = uint32(min(uint64(w.wide[i])+uint64(n), math.MaxUint32))
 }
 
 func (w *window) widen() {
-	if w.wide != nil {
-		return
-	}
 	w.wide = make([]uint32, len(w.refs))
 	for i, n := range w.refs {
 		w.wide[i] = uint32(n)
@@ -118,12 +139,12 @@ func (w *window) mark(c int64, n uint32, u use) use {
 		return unused
 	}
 	w.addReferences(c, n)
-	old := w.uses[c-w.lo]
+	old := w.use(c)
 	switch {
 	case old == unused:
-		w.uses[c-w.lo] = u
+		w.uses[c-w.lo] |= u
 		return unused
-	case old&useTold != 0, u.mayShare(old):
+	case w.uses[c-w.lo]&useTold != 0, u.mayShare(old):
 		return unused
 	}
 	w.uses[c-w.lo] |= useTold
@@ -133,13 +154,22 @@ func (w *window) mark(c int64, n uint32, u use) use {
 // A place is what refers to clusters: for messages.
 type place struct {
 	structure, field   string
+	entry              int64      // 1 + the number of the entry that field is about; 0: of none
 	host               HostOffset // of what refers
 	snapshot           string
 	guestOff, guestLen int64
 }
 
+// name is what refers, in words. Few are ever told.
+func (p place) name() string {
+	if p.entry == 0 {
+		return p.field
+	}
+	return fmt.Sprintf("entry %d%s", p.entry-1, p.field)
+}
+
 func (p place) finding(kind FindingKind, found, wanted string) Finding {
-	return Finding{Kind: kind, Severity: SeverityCorruption, Structure: p.structure, Field: p.field, Host: p.host,
+	return Finding{Kind: kind, Severity: SeverityCorruption, Structure: p.structure, Field: p.name(), Host: p.host,
 		Snapshot: p.snapshot, GuestOff: p.guestOff, GuestLen: p.guestLen, Found: found, Wanted: wanted}
 }
 
@@ -153,7 +183,6 @@ func (c *checker) add(host HostOffset, n int64, u use, at place) error {
 	if !within(host, uint64(n), alignUp(c.img.size, size)) {
 		c.res.Incomplete = true
 		f := at.finding(FindBeyondEnd, fmt.Sprintf("%d bytes at %s", n, host), fmt.Sprintf("an end before %#x", c.img.size))
-		f.Host, f.Structure, f.Field = at.host, at.structure, at.field
 		return c.structural(f)
 	}
 	for cluster := int64(host) / size; cluster*size < int64(host)+n; cluster++ {
@@ -209,6 +238,9 @@ func (x *comparison) piece(lo, hi int64, b []byte) error {
 		refs := x.win.references(cluster)
 		if stored|refs != 0 {
 			x.res.ImageEnd = (cluster + 1) << x.img.geometry.ClusterBits
+			if x.onCount != nil {
+				x.onCount(cluster, stored, refs, x.win.use(cluster))
+			}
 		}
 		if stored == refs {
 			continue
@@ -223,7 +255,7 @@ func (x *comparison) piece(lo, hi int64, b []byte) error {
 // differ reports a refcount that is wrong, together with those before it that are
 // wrong in the same way.
 func (x *comparison) differ(cluster int64, stored, refs uint64) error {
-	used := x.win.uses[cluster-x.win.lo] &^ useTold
+	used := x.win.use(cluster)
 	if refs > x.limit {
 		if err := x.overflow(cluster, refs, x.limit, used); err != nil {
 			return err

@@ -1,16 +1,15 @@
 package qcow2
 
 import (
-	"bytes"
-	stdflate "compress/flate"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/qbitkit/qbit/qcow2/inflate"
 )
 
 // A clusterReader reads compressed clusters. It may be used from several
@@ -24,61 +23,97 @@ type clusterReader struct {
 	pool     sync.Pool // of *clusterBuffer
 }
 
-// A clusterBuffer is what decoding one cluster needs.
+// A clusterBuffer is what one goroutine needs to decode clusters.
 type clusterBuffer struct {
 	decoder clusterDecoder
-	in      []byte
-	out     []byte
+	host    HostOffset // of in
+	in      []byte     // bytes of the file
+	out     []byte     // for a cluster of which only a part is wanted, with spare
 }
 
 // A clusterDecoder fills dst, a whole cluster, from the stream that src begins
-// with. More bytes may follow the stream.
+// with. More bytes may follow the stream. It may write up to the capacity of dst,
+// and is faster where that is longer than dst by spare.
 type clusterDecoder interface {
 	decode(dst, src []byte) error
+	spare() int
 }
 
 // maxZstdWindow is the largest window of libzstd. Nothing is allocated for it: a
 // cluster is decoded in place.
 const maxZstdWindow = 128 << 20
 
-// zstdSpare is room behind the output that lets the decoder use its fast path.
-const zstdSpare = 16
+// maxPacked is the most bytes of the file that are read at a time for several
+// compressed clusters.
+const maxPacked = 512 << 10
 
+// buffer returns a buffer that holds no bytes of the file; give it back to the pool.
 func (c *clusterReader) buffer() (*clusterBuffer, error) {
 	if b, ok := c.pool.Get().(*clusterBuffer); ok {
+		b.in = b.in[:0] // the file may have changed
 		return b, nil
 	}
-	size := c.geometry.ClusterSize()
-	b := &clusterBuffer{out: make([]byte, size, size+zstdSpare)}
-	var err error
+	b := &clusterBuffer{decoder: &deflateDecoder{}}
 	if c.method == CompressionZstd {
-		b.decoder, err = newZstdDecoder(c.window)
-	} else {
-		b.decoder = &deflateDecoder{}
+		var err error
+		if b.decoder, err = newZstdDecoder(c.window); err != nil {
+			return nil, err
+		}
 	}
-	return b, err
+	size := c.geometry.ClusterSize()
+	b.out = make([]byte, size, size+int64(b.decoder.spare()))
+	return b, nil
 }
 
-// read fills p with the bytes of a compressed cluster from byte skip on.
-func (c *clusterReader) read(p []byte, skip int64, entry l2Entry) error {
-	b, err := c.buffer()
-	if err != nil {
-		return err
-	}
-	defer c.pool.Put(b)
+// A hostSpan is a range of the file.
+type hostSpan struct{ off, end HostOffset }
+
+func (s hostSpan) len() int64 { return int64(s.end - s.off) }
+
+func (s hostSpan) contains(o hostSpan) bool { return s.off <= o.off && o.end <= s.end }
+
+// with is the range that holds both.
+func (s hostSpan) with(o hostSpan) hostSpan {
+	return hostSpan{off: min(s.off, o.off), end: max(s.end, o.end)}
+}
+
+// span is where the bytes of a compressed cluster are, which checkCompressed found
+// to be in the file.
+func (c *clusterReader) span(entry l2Entry) hostSpan {
 	host, length := entry.compressedRange(c.geometry)
-	length = min(length, c.size-int64(host))
-	if int64(cap(b.in)) < length {
-		b.in = make([]byte, length)
+	return hostSpan{off: host, end: host + HostOffset(min(length, c.size-int64(host)))}
+}
+
+func (b *clusterBuffer) span() hostSpan {
+	return hostSpan{off: b.host, end: b.host + HostOffset(len(b.in))}
+}
+
+// fetch reads a range of the file into b.
+func (c *clusterReader) fetch(b *clusterBuffer, s hostSpan) error {
+	if int64(cap(b.in)) < s.len() {
+		b.in = make([]byte, max(s.len(), min(maxPacked, 2*int64(cap(b.in)))))
 	}
-	src := b.in[:length]
-	if err := readFull(c.r, src, host); err != nil {
-		return fmt.Errorf("reading a compressed cluster at %s: %w", host, err)
+	b.host, b.in = s.off, b.in[:s.len()]
+	if err := readFull(c.r, b.in, s.off); err != nil {
+		return fmt.Errorf("reading a compressed cluster at %s: %w", s.off, err)
 	}
-	if err := b.decoder.decode(b.out, src); err != nil {
-		return &streamError{host: host, length: length, method: c.method, window: c.window, err: err}
+	return nil
+}
+
+// decode fills p with a cluster's bytes from byte skip on; span is in b. Where p is
+// the whole cluster it is decoded in place, and up to the capacity of p written over.
+func (c *clusterReader) decode(b *clusterBuffer, p []byte, skip int64, span hostSpan) error {
+	out, size := p, c.geometry.ClusterSize()
+	if int64(len(p)) < size || cap(p)-len(p) < b.decoder.spare() {
+		out = b.out
 	}
-	copy(p, b.out[skip:])
+	src := b.in[span.off-b.host : span.end-b.host]
+	if err := b.decoder.decode(out, src); err != nil {
+		return &streamError{host: span.off, length: span.len(), method: c.method, window: c.window, err: err}
+	}
+	if len(p) > 0 && &out[0] != &p[0] {
+		copy(p, out[skip:])
+	}
 	return nil
 }
 
@@ -99,24 +134,14 @@ func (e *streamError) Error() string {
 // A deflateDecoder decodes raw deflate. A cluster is right when it is full,
 // whether or not the stream has ended: writers differ.
 type deflateDecoder struct {
-	src   bytes.Reader
-	flate io.ReadCloser
+	inflate inflate.Decoder
 }
 
+func (d *deflateDecoder) spare() int { return 0 }
+
 func (d *deflateDecoder) decode(dst, src []byte) error {
-	d.src.Reset(src)
-	if d.flate == nil {
-		d.flate = flate.NewReader(&d.src)
-	} else if err := d.flate.(flate.Resetter).Reset(&d.src, nil); err != nil {
-		return err
-	}
-	n, err := io.ReadFull(d.flate, dst)
-	if err == io.ErrUnexpectedEOF {
-		// The fast decoder asks for as many bits as an end of block has, and
-		// loses the last bytes of a stream that has none.
-		n, err = io.ReadFull(stdflate.NewReader(bytes.NewReader(src)), dst)
-	}
-	if err == io.ErrUnexpectedEOF || err == io.EOF {
+	n, err := d.inflate.Decode(dst, src)
+	if err == inflate.ErrEnd || err == inflate.ErrCut {
 		return fmt.Errorf("it ends after %d of %d bytes", n, len(dst))
 	}
 	return err
@@ -132,6 +157,9 @@ func newZstdDecoder(window int64) (*zstdDecoder, error) {
 		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(uint64(max(window, zstd.MinWindowSize))))
 	return &zstdDecoder{zstd: z}, err
 }
+
+// spare is room behind the output that lets the decoder use its fast path.
+func (d *zstdDecoder) spare() int { return 16 }
 
 func (d *zstdDecoder) decode(dst, src []byte) error {
 	out := dst[:0]

@@ -61,20 +61,25 @@ func Open(r io.ReaderAt, size int64, opts *Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := img.assemble(first, opts); err != nil {
+		return nil, err
+	}
+	return img, nil
+}
+
+// assemble makes an image of its header and extensions; first is the first cluster.
+func (img *Image) assemble(first []byte, opts *Options) error {
 	img.geometry = img.header.Geometry()
 	img.decodeRefs(first)
 	cache := opts.TableCache
 	if cache == 0 {
 		cache = defaultTableCache
 	}
-	img.tables = newTableCache(r, cache)
-	img.clusters = &clusterReader{r: r, size: size, geometry: img.geometry, method: img.header.CompressionType,
+	img.tables = newTableCache(img.r, cache)
+	img.clusters = &clusterReader{r: img.r, size: img.size, geometry: img.geometry, method: img.header.CompressionType,
 		window: img.limits.ZstdWindow}
 	img.active = view{img: img, l1: img.header.L1TableOffset, l1Size: int64(img.header.L1Size), size: int64(img.header.Size)}
-	if err := img.openRefs(opts.OpenRef); err != nil {
-		return nil, err
-	}
-	return img, nil
+	return img.openRefs(opts.OpenRef)
 }
 
 // loadHeader reads and checks the header and its extensions; the result is the

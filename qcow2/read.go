@@ -100,26 +100,75 @@ func (s *l2Slice) failStream(off int64, err error) error {
 
 // readCompressed fills p from compressed clusters.
 func (v *view) readCompressed(p []byte, off int64) error {
-	size := v.img.geometry.ClusterSize()
+	c := v.img.clusters
+	b, err := c.buffer()
+	if err != nil {
+		return err
+	}
+	defer c.pool.Put(b)
 	for len(p) > 0 {
-		l2, err := v.l2Table(off / v.img.geometry.l2Coverage())
+		s, span, err := v.packed(off)
 		if err != nil {
 			return err
 		}
-		s, err := v.l2Slice(l2, off)
-		if err != nil {
+		if err := v.fetchPacked(b, span, off, off+int64(len(p))); err != nil {
 			return err
-		}
-		entry, _ := s.entry(off)
-		if rule := v.checkCompressed(entry); rule != "" || !entry.compressed() {
-			return s.fail(off, "it was a sound compressed cluster a moment ago: the file changes")
 		}
 		in := off - s.clusterStart(off)
-		n := min(int64(len(p)), size-in)
-		if err := v.img.clusters.read(p[:n], in, entry); err != nil {
+		n := min(int64(len(p)), c.geometry.ClusterSize()-in)
+		// What follows in p is not there yet: the decoder may use a little of it.
+		room := min(int64(len(p)), n+int64(b.decoder.spare()))
+		if err := c.decode(b, p[:n:room], in, span); err != nil {
 			return s.failStream(off, err)
 		}
 		p, off = p[n:], off+n
 	}
 	return nil
+}
+
+// packed finds the compressed cluster that holds off: its entry's slice, and where its
+// bytes are.
+func (v *view) packed(off int64) (l2Slice, hostSpan, error) {
+	l2, err := v.l2Table(off / v.img.geometry.l2Coverage())
+	if err != nil {
+		return l2Slice{}, hostSpan{}, err
+	}
+	s, err := v.l2Slice(l2, off)
+	if err != nil {
+		return s, hostSpan{}, err
+	}
+	entry, _ := s.entry(off)
+	if rule := v.checkCompressed(entry); rule != "" || !entry.compressed() {
+		return s, hostSpan{}, s.fail(off, "it was a sound compressed cluster a moment ago: the file changes")
+	}
+	return s, v.img.clusters.span(entry), nil
+}
+
+// fetchPacked has b hold span, the bytes of the cluster at off, and in the same read
+// those of the clusters that follow it up to end and lie close to it in the file, as
+// those that were written one after the other do.
+func (v *view) fetchPacked(b *clusterBuffer, span hostSpan, off, end int64) error {
+	if b.span().contains(span) {
+		return nil
+	}
+	c := v.img.clusters
+	size := c.geometry.ClusterSize()
+	near, wanted := span, span.len()
+	for next := off&^(size-1) + size; next < end; next += size {
+		_, more, err := v.packed(next)
+		if err != nil {
+			break // it fails when it is its turn
+		}
+		wanted += more.len()
+		grown := near.with(more)
+		if grown.len() > maxPacked || grown.len() > 2*wanted {
+			break
+		}
+		near = grown
+	}
+	err := c.fetch(b, near)
+	if err != nil && near != span {
+		err = c.fetch(b, span) // it may be another cluster that cannot be read
+	}
+	return err
 }

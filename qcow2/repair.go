@@ -22,9 +22,20 @@ const (
 // ErrCannotRepair reports an image that a repair could only make worse.
 var ErrCannotRepair = errors.New("this cannot be repaired in place; copy out what can be read instead")
 
+// ErrBrokenSnapshots is an ErrCannotRepair: without its snapshots the image could be
+// repaired; RepairOptions.DropSnapshots has to say so.
+var ErrBrokenSnapshots = fmt.Errorf("without the snapshots it could be mended, but they may hold what is wanted: %w", ErrCannotRepair)
+
+// errOverlaps: what is written to the one is read as the other.
+var errOverlaps = fmt.Errorf("clusters have two uses, and correcting the one would change the other; only mending everything at once parts them: %w", ErrCannotRepair)
+
 // RepairOptions bounds a repair.
 type RepairOptions struct {
 	Mode RepairMode
+	// DropSnapshots lets RepairAll give up all snapshots, where the snapshot table or
+	// the place of a snapshot's L1 table is broken. Nothing else ever gives up guest
+	// bytes that can be read.
+	DropSnapshots bool
 	// Memory is how many bytes the repair may use to count the references of all
 	// clusters at once, and again for what it changes; 0 means 512 MiB, enough for
 	// a file of 100 million clusters.
@@ -80,8 +91,10 @@ type planner struct {
 	open Options
 	opts RepairOptions
 	img  *Image
-	kind map[FindingKind]int64 // what the check before found
 	done map[string]bool
+
+	kind    map[FindingKind]int64 // what the check before found
+	refused error                 // why the image cannot be repaired
 }
 
 func (p *planner) plan() error {
@@ -114,25 +127,67 @@ func (p *planner) reopen() error {
 
 // before checks the image and refuses what only a guess could mend.
 func (p *planner) before() error {
-	if err := p.reopen(); err != nil {
+	var err error
+	if p.Before, err = p.look(); err != nil {
 		return err
 	}
-	p.kind = map[FindingKind]int64{}
-	var refused error
+	if p.refused != nil && p.kind[FindSnapshotTable] > 0 && p.dropsSnapshots() {
+		if err := p.dropSnapshots(); err != nil {
+			return err
+		}
+		if _, err := p.look(); err != nil {
+			return err
+		}
+	}
+	return p.refused
+}
+
+// dropsSnapshots says whether snapshots may be given up.
+func (p *planner) dropsSnapshots() bool { return p.opts.DropSnapshots && p.Mode == RepairAll }
+
+// look checks the image as the repair so far leaves it, and notes what is wrong.
+func (p *planner) look() (*CheckResult, error) {
+	if err := p.reopen(); err != nil {
+		return nil, err
+	}
+	p.kind, p.refused = map[FindingKind]int64{}, nil
 	res, err := p.img.Check(p.ctx, nil, func(f Finding) error {
 		p.kind[f.Kind]++
-		switch f.Kind {
-		case FindUnreadable, FindSnapshotTable, FindTablesOverlap, FindEncryption:
-			refused = fmt.Errorf("%s %s at %s is %s: %w", f.Structure, f.Field, f.Host, f.Found, ErrCannotRepair)
-			return refused
+		if p.refused == nil {
+			p.refused = refusal(f)
 		}
-		return nil
+		if p.dropsSnapshots() {
+			return nil // the rest may be wrong because of the snapshots
+		}
+		return p.refused
 	})
-	if refused != nil {
-		return refused
+	if p.refused != nil && !p.dropsSnapshots() {
+		return nil, p.refused
 	}
-	p.Before = res
-	return err
+	return res, err
+}
+
+// refusal says why an image with that finding cannot be repaired, or is nil.
+func refusal(f Finding) error {
+	why := ErrCannotRepair
+	switch f.Kind {
+	case FindUnreadable, FindTablesOverlap, FindEncryption:
+	case FindSnapshotTable:
+		why = ErrBrokenSnapshots
+	default:
+		return nil
+	}
+	return fmt.Errorf("%s %s at %s is %s: %w", f.Structure, f.Field, f.Host, f.Found, why)
+}
+
+// dropSnapshots takes the snapshot table out of the header, in one sector. What only
+// the snapshots referred to is a leak from then on.
+func (p *planner) dropSnapshots() error {
+	p.say("gives up all snapshots (%d in the header), since their table is broken", p.img.header.NbSnapshots)
+	if err := writeFull(p.o, make([]byte, 12), 60); err != nil { // nb_snapshots, snapshots_offset
+		return err
+	}
+	return p.o.Sync()
 }
 
 // after checks the image as the repair leaves it.
@@ -177,6 +232,9 @@ func (p *planner) lose(snapshot string, off, n int64) {
 func (p *planner) repairLeaks() error {
 	if p.Before.Incomplete {
 		return fmt.Errorf("a reference is broken, and what looks like leaks may belong to it; mend everything at once, or copy the disk first: %w", ErrCannotRepair)
+	}
+	if p.kind[FindOverlap] > 0 {
+		return errOverlaps
 	}
 	if p.Before.Leaks == 0 {
 		return nil

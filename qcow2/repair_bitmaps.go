@@ -75,7 +75,7 @@ func (p *planner) giveBack() error {
 	if err != nil {
 		return err
 	}
-	if err := c.run(); err != nil || c.res.Incomplete || c.res.brokenRefcounts {
+	if err := c.run(); err != nil || c.res.Incomplete || c.res.brokenRefcounts || p.kind[FindOverlap] > 0 {
 		return err
 	}
 	r, err := loadRefcounts(p.o, p.img)

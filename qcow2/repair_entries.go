@@ -48,22 +48,6 @@ func (x *fixer) entry(t *fixTable, i int64, e l2Entry, b subclusterBitmap) (l2En
 	return x.place(t, e, b)
 }
 
-// lost is the entry of a cluster that cannot be read: it reads as zero, where the
-// version can say that, so that a backing file does not shine through.
-func (x *fixer) lost(t *fixTable, i int64) (l2Entry, subclusterBitmap) {
-	g := x.img.geometry
-	x.say("drops L2 entries that lead nowhere")
-	off := (t.index*g.l2Entries() + i) << g.ClusterBits
-	x.lose(t.view.snapshot, off, min(g.ClusterSize(), t.view.size-off))
-	switch {
-	case g.Version < 3:
-		return 0, 0
-	case g.ExtendedL2:
-		return 0, 0xffffffff << 32
-	}
-	return entryZero, 0
-}
-
 // plainEntry makes a standard cluster descriptor obey the rules.
 func (x *fixer) plainEntry(t *fixTable, i int64, e l2Entry, b subclusterBitmap) (l2Entry, subclusterBitmap) {
 	g := x.img.geometry
@@ -79,7 +63,7 @@ func (x *fixer) plainEntry(t *fixTable, i int64, e l2Entry, b subclusterBitmap) 
 		x.say("clears reserved bits of table entries")
 	}
 	if !g.aligned(fixed.offset()) || !outside && fixed.offset() >= HostOffset(x.o.size) {
-		return x.lost(t, i)
+		return x.lostCluster(t, i)
 	}
 	if g.ExtendedL2 {
 		b = x.subclusters(t, i, fixed, b)
@@ -132,7 +116,7 @@ func (x *fixer) place(t *fixTable, e l2Entry, b subclusterBitmap) (l2Entry, subc
 		x.c.win.mark(cluster, t.refs, useData)
 		return e, b
 	}
-	if x.c.win.uses[cluster] == useL1 && t.from != t.to {
+	if x.c.win.use(cluster) == useL1 && t.from != t.to {
 		x.bad = fmt.Errorf("guest bytes are in an L1 table at %s, which maps them: %w", e.offset(), ErrCannotRepair)
 	}
 	x.say("copies tables and data that share a cluster with something else")
@@ -145,7 +129,7 @@ func (x *fixer) place(t *fixTable, e l2Entry, b subclusterBitmap) (l2Entry, subc
 
 // fits reports that a cluster may have n more references of a use.
 func (x *fixer) fits(cluster int64, n uint32, u use) bool {
-	old := x.c.win.uses[cluster] &^ useTold
+	old := x.c.win.use(cluster)
 	return (old == unused || old.mayShare(u)) && x.c.win.references(cluster)+uint64(n) <= x.limit
 }
 
@@ -156,7 +140,7 @@ func (x *fixer) compressedEntry(t *fixTable, i int64, e l2Entry) (l2Entry, subcl
 		e &^= entryCopied
 	}
 	if t.view.checkCompressed(e) != "" {
-		return x.lost(t, i)
+		return x.lostCluster(t, i)
 	}
 	g := x.img.geometry
 	host, length := e.compressedRange(g)

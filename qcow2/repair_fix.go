@@ -24,6 +24,9 @@ type fixer struct {
 	byAt  map[HostOffset]*fixTable
 	mixed map[int64]bool // clusters that are an L2 table and something else
 	bad   error          // what forbids the repair
+
+	blank     HostOffset // a table of zero clusters; 0: there is none yet
+	blankRefs uint64     // of L1 entries
 }
 
 // An entryEdit is an entry that changes: one word, or two.
@@ -32,10 +35,11 @@ type entryEdit struct {
 	words []uint64
 }
 
-// A movedRun is bytes that are copied behind the end of the file.
+// A movedRun is bytes that are written behind the end of the file.
 type movedRun struct {
 	from, to HostOffset
 	n        int64
+	blank    bool // a table of zero clusters, and no copy
 }
 
 // A fixTable is an L2 table to look at.
@@ -181,15 +185,27 @@ func (x *fixer) writeMoved(o *overlay) error {
 		return err
 	}
 	for _, m := range x.moved {
-		b := make([]byte, m.n)
-		if _, err := o.ReadAt(b, int64(m.from)); err != nil {
-			return fmt.Errorf("copying a cluster at %s: %w", m.from, err)
+		b, err := x.content(m, o)
+		if err != nil {
+			return err
 		}
 		if err := writeFull(o, b, m.to); err != nil {
 			return err
 		}
 	}
 	return o.Sync()
+}
+
+// content is what is written behind the end of the file.
+func (x *fixer) content(m movedRun, o *overlay) ([]byte, error) {
+	if m.blank {
+		return x.img.geometry.blankTable(), nil
+	}
+	b := make([]byte, m.n)
+	if _, err := o.ReadAt(b, int64(m.from)); err != nil {
+		return nil, fmt.Errorf("copying a cluster at %s: %w", m.from, err)
+	}
+	return b, nil
 }
 
 // writeEdits writes the entries of L2 tables, and then those that link the copies.
@@ -307,10 +323,7 @@ func (x *fixer) l1Entry(v *checkView, i int64, e l1Entry) l1Entry {
 	g := x.img.geometry
 	host := e.offset()
 	if host == 0 || !g.aligned(host) || !within(host, uint64(g.ClusterSize()), x.o.size) {
-		x.say("drops L1 entries that lead nowhere")
-		off := i * g.l2Coverage()
-		x.lose(v.snapshot, off, min(g.l2Coverage(), v.size-off))
-		return 0
+		return x.lostTable(v, i)
 	}
 	if e&l1Reserved != 0 {
 		x.say("clears reserved bits of table entries")
@@ -335,7 +348,7 @@ func (x *fixer) newTable(v *checkView, i int64, host HostOffset) *fixTable {
 	g := x.img.geometry
 	cluster := int64(host >> g.ClusterBits)
 	t := &fixTable{from: host, to: host, view: v, index: i, refs: 1}
-	if x.mixed[cluster] || x.c.win.uses[cluster] != unused {
+	if x.mixed[cluster] || x.c.win.use(cluster) != unused {
 		x.say("copies tables and data that share a cluster with something else")
 		t.to = x.move(host, g.ClusterSize())
 	} else {
@@ -352,6 +365,6 @@ func (x *fixer) move(from HostOffset, n int64) HostOffset {
 	in := int64(from) & (g.ClusterSize() - 1)
 	to := HostOffset(x.end<<g.ClusterBits + in)
 	x.end += (in + n + g.ClusterSize() - 1) >> g.ClusterBits
-	x.moved = append(x.moved, movedRun{from, to, n})
+	x.moved = append(x.moved, movedRun{from: from, to: to, n: n})
 	return to
 }

@@ -340,6 +340,7 @@ func shared() map[string][]byte {
 	}})
 	snapshot := build.Must(build.Spec{Size: 300 * 512, Clusters: map[uint64]build.Cluster{0: {Form: build.Normal}, 70: {Form: build.Normal}},
 		Snapshots: []build.Snapshot{{ID: "1", Name: "one", Copy: true}}})
+	oneBit := build.Must(build.Spec{Size: 200 * 512, RefcountBits: 1, Clusters: map[uint64]build.Cluster{0: {Form: build.Normal}}})
 	word := func(img *build.Image, place string) uint64 {
 		return binary.BigEndian.Uint64(img.Bytes[img.At("%s", place).Off:])
 	}
@@ -361,6 +362,8 @@ func shared() map[string][]byte {
 		"refcount block unaligned":  img.Patch("refcount_table[0]", 0x12345600),
 		"shared, and a bad block":   snapshot.Patch("refcount_table[0]", 0x12345600),
 		"no refcount table":         img.Patch("header.refcount_table_clusters", 0),
+		"lost L2 tables":            img.PatchAll(map[string]uint64{"l1[1]": 1 << 40, "l1[2]": 1 << 41, "l1[3]": 0x1234}),
+		"lost L2 tables of one bit": oneBit.PatchAll(map[string]uint64{"l1[1]": 1 << 40, "l1[2]": 1 << 41}),
 	}
 }
 

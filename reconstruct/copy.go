@@ -24,6 +24,24 @@ type CopyOptions struct {
 	KeepZeros bool
 	// Digests names the digests to compute: SHA256, XXH64, Tree.
 	Digests []string
+	// Share has the filesystem share blocks between a storage that is a file (see
+	// FileStorage) and a target that is one (see Placer), where it can, instead of
+	// copying them. Zeros in them stay data. Where bytes are wanted all the same,
+	// for a digest or Expect, they are read, and not written.
+	Share bool
+	// DigestsIfRead wants Tree only where all bytes are read anyway: with the first
+	// block that is shared the digest is given up, and the Result has none. Other
+	// digests, and Expect, have all bytes read; then it has no effect.
+	DigestsIfRead bool
+	// Expect says the 64-bit xxHash that a chunk (of ChunkSize bytes, the last may
+	// be shorter) has to have, where it is known; a manifest.View does. It is called
+	// from several goroutines. A chunk that has another one is a *ChunkError. In a
+	// target that is not sequential it may have been written by then.
+	Expect func(chunk int64) (sum uint64, known bool)
+	// Differs takes the chunks that are not what Expect says, in order, in the
+	// goroutine that called Copy; the copy goes on while it returns nil. Without it
+	// the first of them ends the copy.
+	Differs func(*ChunkError) error
 	// Progress is called in the goroutine that called Copy, often.
 	Progress func(Progress)
 }
@@ -67,6 +85,8 @@ type Result struct {
 	Read    int64    // bytes of the disk read from where they are stored
 	Written int64    // bytes written as data
 	Zeroed  int64    // bytes made zero, or left as a hole
+	Shared  int64    // bytes of blocks that the target shares with a storage
+	GivenUp bool     // Digests were left out, for blocks are shared: see DigestsIfRead
 }
 
 // Copy reads the whole of src, once and in parallel, and writes it to dst; with
@@ -80,24 +100,35 @@ type Result struct {
 //
 // Copy uses some goroutines, which have ended when it returns.
 func Copy(ctx context.Context, dst Target, src qcow2.Disk, opts *CopyOptions) (*Result, error) {
-	c := copier{dst: dst, src: src, traits: traitsOf(dst), result: Result{Size: src.Size()}}
+	c := copier{dst: dst, src: src}
 	if opts != nil {
 		c.opts = *opts
 	}
+	return c.run(ctx)
+}
+
+func (c *copier) run(ctx context.Context) (*Result, error) {
+	c.traits, c.result = traitsOf(c.dst), Result{Size: c.src.Size()}
 	if b := c.traits.Block; bits.OnesCount64(uint64(b)) != 1 {
 		return nil, fmt.Errorf("the block size of a target must be a power of two, is %d", b)
 	}
 	var err error
-	if c.digests, err = newDigests(c.opts.Digests, src.Size()); err != nil {
+	if c.digests, err = newDigests(c.opts.Digests, c.src.Size()); err != nil {
 		return nil, err
 	}
+	c.resume, _ = c.dst.(*ResumeTarget)
+	c.sums = c.digests.tree != nil || c.opts.Expect != nil || c.each != nil
+	c.initShare()
 	slots := slotsFor(c.opts.Memory, ChunkSize)
 	p := pipeline[unit]{slots: slots, workers: workersFor(c.opts.Workers, slots), plan: c.plan,
 		work: func(u *unit) error { return c.work(ctx, u) }, take: func(u *unit) error { return c.take(ctx, u) }}
 	if err := p.run(ctx); err != nil {
 		return nil, err
 	}
-	c.result.Digests = c.digests.sums()
+	if c.result.GivenUp = c.spared.Load(); !c.result.GivenUp {
+		c.result.Digests = c.digests.sums()
+	}
+	c.result.Shared = c.shared.Load()
 	c.result.Read, c.result.Written, c.result.Zeroed = c.read.Load(), c.written.Load(), c.zeroed.Load()
 	return &c.result, nil
 }
@@ -126,7 +157,18 @@ type copier struct {
 	digests *digests
 	result  Result // its Layers belong to plan
 
-	read, written, zeroed atomic.Int64
+	sums   bool                    // the hashes of chunks are wanted
+	ranges []ChunkRange            // which chunks; nil: all
+	each   func(u *unit) error     // takes every unit; nil: nobody does
+	broken func(*RangeError) error // takes what cannot be read; nil: that ends the copy
+	zeros  zeroSums
+	resume *ResumeTarget // dst, if it is one
+
+	sharer *sharer     // nil: nothing is shared
+	spare  bool        // the hashes of chunks are given up when something is shared
+	spared atomic.Bool // they were
+
+	read, written, zeroed, shared atomic.Int64
 
 	desks sync.Pool // of *desk, one for each worker
 }
@@ -140,8 +182,22 @@ func (c *copier) streams() bool { return c.dst != nil && c.traits.Sequential }
 
 // plan walks the disk and cuts it into units.
 func (c *copier) plan(ctx context.Context, f *feed[unit]) error {
-	cut := cutter{feed: f, size: c.src.Size(), keep: c.inOrder()}
-	for e, err := range walkDisk(ctx, c.src) {
+	if c.ranges == nil {
+		return c.planRange(ctx, f, 0, c.src.Size())
+	}
+	for _, r := range c.ranges {
+		off, end := r.bytes(c.src.Size())
+		if err := c.planRange(ctx, f, off, end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// planRange plans what lies from one chunk up to another, or to the end.
+func (c *copier) planRange(ctx context.Context, f *feed[unit], off, end int64) error {
+	cut := cutter{feed: f, size: c.src.Size(), keep: c.inOrder(), whole: c.whole}
+	for e, err := range walkRange(ctx, c.src.Extents, off, end) {
 		if err != nil {
 			return err
 		}
@@ -173,6 +229,9 @@ func (c *copier) take(ctx context.Context, u *unit) error {
 		c.digests.tree.zero(u.len)
 	default:
 		c.digests.tree.chunk(u.sum)
+	}
+	if err := c.takeSums(u); err != nil {
+		return err
 	}
 	if err := c.hash(ctx, u); err != nil {
 		return err

@@ -18,6 +18,7 @@ const eagerStep = 16 << 20
 type eagerFile struct {
 	*os.File
 	parallel bool         // several writes at once are of use
+	direct   *directFile  // takes what is written, where it is not nil
 	written  atomic.Int64 // bytes since the system was last asked
 
 	turn sync.Mutex
@@ -31,6 +32,9 @@ func newEagerFile(f *os.File, device bool) *eagerFile {
 
 // WriteAt writes to the file.
 func (f *eagerFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.direct != nil {
+		return f.direct.WriteAt(p, off)
+	}
 	n, err := f.write(p, off)
 	if f.written.Add(int64(n)) >= eagerStep && f.written.Swap(0) >= eagerStep {
 		f.ask(f.File)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,31 +49,33 @@ func unsupported(err error) bool {
 }
 
 // The ways to zero a range without writing it, for files and for block devices
-// (there they are what BLKDISCARD with the promise of zeros and BLKZEROOUT do).
+// (there they are what BLKDISCARD with the promise of zeros and BLKZEROOUT do). The
+// last one is for block devices of kernels before 4.9, whose fallocate(2) knows none.
 var zeroModes = []uint32{
 	unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
 	unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE,
+	zeroOut,
 }
+
+// zeroOut is no mode of fallocate(2), but ioctl BLKZEROOUT.
+const zeroOut = 1 << 31
 
 // zeroRange makes a range read as zero with the given way of zeroModes.
 func zeroRange(f *os.File, mode uint32, off, n int64) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = conn.Control(func(fd uintptr) {
-		for {
-			failed = unix.Fallocate(int(fd), mode, off, n)
-			if !errors.Is(failed, unix.EINTR) {
-				return
-			}
+	return withFd(f, func(fd int) error {
+		if mode == zeroOut {
+			return blockZeroOut(fd, off, n)
 		}
+		return unix.Fallocate(fd, mode, off, n)
 	})
-	if err != nil {
-		return err
+}
+
+func blockZeroOut(fd int, off, n int64) error {
+	area := [2]uint64{uint64(off), uint64(n)}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.BLKZEROOUT, uintptr(unsafe.Pointer(&area))); errno != 0 {
+		return errno
 	}
-	return failed
+	return nil
 }
 
 // openExclusive is the flag with which a block device that is mounted or held
@@ -81,6 +84,9 @@ const openExclusive = unix.O_EXCL
 
 // openNonblock keeps the opening of a FIFO from waiting.
 const openNonblock = unix.O_NONBLOCK
+
+// directFlag opens a file for direct I/O.
+const directFlag = unix.O_DIRECT
 
 // renameNew renames a file and refuses to replace another.
 func renameNew(from, to string) error {

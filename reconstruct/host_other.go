@@ -36,6 +36,7 @@ func zeroRange(*os.File, uint32, int64, int64) error { return errors.ErrUnsuppor
 const (
 	openExclusive = 0
 	openNonblock  = 0
+	directFlag    = 0 // there is no direct I/O known here
 )
 
 // renameNew renames a file and refuses to replace another.

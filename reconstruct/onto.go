@@ -117,6 +117,7 @@ func (t *OntoTarget) zeroAligned(ctx context.Context, off, n int64) error {
 
 // Commit implements Target: it syncs and closes the file.
 func (t *OntoTarget) Commit() error {
+	t.f.direct.close()
 	err := t.f.Sync()
 	if closed := t.f.Close(); err == nil {
 		err = closed
@@ -126,6 +127,7 @@ func (t *OntoTarget) Commit() error {
 
 // Abort implements Target: it closes the file. What was written over is gone.
 func (t *OntoTarget) Abort() error {
+	t.f.direct.close()
 	if err := t.f.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		return err
 	}

@@ -18,17 +18,22 @@ type OutputOptions struct {
 	Overwrite bool
 	// Inputs are files that must never be replaced, Overwrite or not.
 	Inputs []fs.FileInfo
+	// Direct has Storage write around the page cache. CreateOutput fails with an
+	// error that wraps ErrNoDirect where that cannot be.
+	Direct bool
 }
 
 // An Output is a new file that gets its name when it is whole. Until then it is
 // hidden in the same folder, as .NAME.qbit-XXXXXXXX.partial, which is all that a
 // killed process leaves. It belongs to one goroutine; its file does not.
 type Output struct {
-	f    *os.File // nil when done
-	temp string
-	path string
-	opts OutputOptions
-	mode fs.FileMode // what the file gets in the end
+	f      *os.File // nil when done
+	temp   string
+	path   string
+	opts   OutputOptions
+	mode   fs.FileMode // what the file gets in the end
+	direct *directFile // nil: all goes through the page cache
+	keep   bool        // Abort leaves the file, for who goes on with it
 
 	// The steps of Commit, which tests make fail.
 	sync       func(*os.File) error
@@ -40,10 +45,7 @@ type Output struct {
 // else than a regular file. The final permissions are those that the umask leaves
 // of 0644; until Commit only the owner can read the file. opts may be nil.
 func CreateOutput(path string, opts *OutputOptions) (*Output, error) {
-	o := &Output{path: path, sync: (*os.File).Sync, syncFolder: syncFolder}
-	if opts != nil {
-		o.opts = *opts
-	}
+	o := newOutput(path, opts)
 	if err := o.checkOld(); err != nil {
 		return nil, err
 	}
@@ -54,7 +56,19 @@ func CreateOutput(path string, opts *OutputOptions) (*Output, error) {
 		o.Abort()
 		return nil, err
 	}
+	if err := o.openDirect(); err != nil {
+		o.Abort()
+		return nil, err
+	}
 	return o, nil
+}
+
+func newOutput(path string, opts *OutputOptions) *Output {
+	o := &Output{path: path, sync: (*os.File).Sync, syncFolder: syncFolder}
+	if opts != nil {
+		o.opts = *opts
+	}
+	return o
 }
 
 // checkOld looks at what stands at the path of the result.
@@ -94,7 +108,7 @@ func isOneOf(f fs.FileInfo, all []fs.FileInfo) bool {
 func (o *Output) create() error {
 	folder, name := filepath.Split(o.path)
 	if name == "" {
-		return &fs.PathError{Op: "create", Path: o.path, Err: errors.New("the name of a file is missing")}
+		return o.nameless()
 	}
 	const longest = 200 // of the 255 bytes that a name may have
 	if len(name) > longest {
@@ -111,6 +125,34 @@ func (o *Output) create() error {
 			return err
 		}
 	}
+}
+
+func (o *Output) nameless() error {
+	return &fs.PathError{Op: "create", Path: o.path, Err: errors.New("the name of a file is missing")}
+}
+
+// reopen makes the file temp, which has a mode in the end, or opens it as an earlier
+// run left it. Abort will leave it too.
+func (o *Output) reopen(temp string, mode fs.FileMode) error {
+	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|openNoFollow|openNonblock, 0o600)
+	if err != nil {
+		return err
+	}
+	o.f, o.temp, o.keep = f, temp, true
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || isOneOf(info, o.opts.Inputs) {
+		return &fs.PathError{Op: "open", Path: temp, Err: errors.New("it is no regular file, or one of the files that are read")}
+	}
+	if o.mode == 0 {
+		o.mode = mode
+	}
+	if err := o.hide(); err != nil {
+		return err
+	}
+	return o.openDirect()
 }
 
 // hide keeps the file from others until it is whole. The mode that it was
@@ -142,7 +184,11 @@ func (o *Output) File() *os.File { return o.f }
 // Storage is the new file for many writes: as File, but on a system where that
 // can be asked for, what is written begins to be stored at once, and Commit has
 // little left to wait for. It may be used from several goroutines.
-func (o *Output) Storage() qcow2.File { return newEagerFile(o.f, false) }
+func (o *Output) Storage() qcow2.File {
+	e := newEagerFile(o.f, false)
+	e.direct = o.direct
+	return e
+}
 
 // Path is the name that the file gets.
 func (o *Output) Path() string { return o.path }
@@ -163,6 +209,7 @@ func (o *Output) Commit() error {
 		return err
 	}
 	f := o.f
+	o.direct.close()
 	if err := f.Close(); err != nil {
 		return err
 	}
@@ -183,13 +230,18 @@ func (o *Output) rename() error {
 	return os.Rename(o.temp, o.path)
 }
 
-// Abort closes and removes the file. After Commit it does nothing.
+// Abort closes and removes the file, or leaves it if it is to be gone on with. After
+// Commit it does nothing.
 func (o *Output) Abort() error {
 	if o.f == nil {
 		return nil
 	}
+	o.direct.close()
 	o.f.Close() // may be closed already; what counts is that the file goes
 	o.f = nil
+	if o.keep {
+		return nil
+	}
 	return os.Remove(o.temp)
 }
 

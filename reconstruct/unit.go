@@ -15,7 +15,7 @@ const (
 )
 
 // A unit is a chunk of the disk, a piece of one, or several chunks that are all
-// zero.
+// zero, or that one extent holds whose blocks are to be shared.
 type unit struct {
 	off, len int64
 	zero     bool           // no extent needs reading; buf is not valid
@@ -23,7 +23,9 @@ type unit struct {
 	buf      []byte         // its content; nil for a chunk of which nobody wants it as a whole
 	memory   []byte         // what buf is a part of
 	holes    []bool         // which blocks of it are zero
-	sum      uint64         // hash of the chunk, for Tree
+	sum      uint64         // hash of the chunk, for Tree and Expect
+	differ   []*ChunkError  // chunks that are not what Expect says
+	broken   []*RangeError  // what could not be read, where the copy goes on
 }
 
 func (u *unit) end() int64 { return u.off + u.len }
@@ -75,12 +77,12 @@ func (p *unit) cut(u *unit, off, end int64) {
 	}
 }
 
-// walkDisk yields the extents of a whole disk, cut at multiples of window.
-func walkDisk(ctx context.Context, d qcow2.Disk) iter.Seq2[qcow2.Extent, error] {
+// walkRange yields the extents of [off, to), with cuts after every window.
+func walkRange(ctx context.Context, walk extentsFunc, off, to int64) iter.Seq2[qcow2.Extent, error] {
 	return func(yield func(qcow2.Extent, error) bool) {
-		for off := int64(0); off < d.Size(); {
-			end := min(off+window, d.Size())
-			for e, err := range checked(d.Extents, off, end-off) {
+		for off := off; off < to; {
+			end := min(off+window, to)
+			for e, err := range checked(walk, off, end-off) {
 				err = rangeError("map", nil, qcow2.Extent{Off: off, Len: end - off}, err)
 				if err == nil {
 					err = context.Cause(ctx)
@@ -98,14 +100,19 @@ func walkDisk(ctx context.Context, d qcow2.Disk) iter.Seq2[qcow2.Extent, error] 
 type cutter struct {
 	feed *feed[unit]
 	size int64
-	keep bool       // the bytes of a chunk are wanted as a whole
-	open *job[unit] // the chunk that is being filled
+	keep bool // the bytes of a chunk are wanted as a whole
+	// whole reports an extent of which many chunks are one unit; nil: none is.
+	whole func(qcow2.Extent) bool
+	open  *job[unit] // the chunk that is being filled
 }
 
 // add takes the next extent of the walk.
 func (c *cutter) add(e qcow2.Extent) error {
 	for e.Len > 0 {
 		n, err := c.addZeros(e)
+		if n == 0 && err == nil {
+			n, err = c.addShared(e)
+		}
 		if n == 0 && err == nil {
 			n, err = c.addPart(e)
 		}

@@ -121,6 +121,6 @@ func (e *bitmapEditor) tellLeaked(editor *qcow2.Editor) {
 	if n > 0 {
 		amount = fmt.Sprintf(" (%d clusters, %s)", n, formatSize(n*editor.Image().Geometry().ClusterSize()))
 	}
-	e.c.note("%s: what could not be followed stays allocated and unused%s; qemu-img check -r leaks %s frees it",
+	e.c.note("%s: what could not be followed stays allocated and unused%s; qbit check -r leaks %s frees it",
 		escapeName(e.path), amount, shellWord(e.path))
 }

@@ -112,9 +112,9 @@ func bitmapHint(path string, err error) string {
 	case format != nil && strings.HasPrefix(format.Structure, "bitmap"):
 		return fmt.Sprintf("qbit bitmap --remove %s NAME removes that bitmap; %s", image, newFull)
 	case errors.Is(err, qcow2.ErrDirty):
-		return fmt.Sprintf("qemu-img check -r all %s rebuilds its refcounts", image)
+		return fmt.Sprintf("qbit check -r all %s rebuilds its refcounts", image)
 	case errors.Is(err, qcow2.ErrCorrupt):
-		return fmt.Sprintf("qemu-img check %s says what is broken; qbit restore can read a copy out of it", image)
+		return fmt.Sprintf("qbit check %s says what is broken, and with -r all mends it; qbit restore can read a copy out of it", image)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Sprintf("it was never saved, or was removed; qbit bitmap %s lists what there is", image)
 	}

@@ -63,7 +63,7 @@ func (o *opener) link(l *layer, increment bool) reconstruct.Link {
 	case !increment:
 	case l.format == formatRaw:
 		link.Disk, link.Raw, link.Lossy = o.rawDisk(l.file, true), true, "a raw file"
-	case l.image.Header().Version == 2 && l.image.Backing() == nil:
+	case l.image != nil && l.image.Header().Version == 2 && l.image.Backing() == nil:
 		link.Lossy = "qcow2 version 2 without a backing file"
 	}
 	return link

@@ -63,6 +63,7 @@ type checkCommand struct {
 func (k *checkCommand) setFlags(fs *pflag.FlagSet) {
 	fs.VarP(choice{&k.repair, []string{"leaks", "all", "bitmaps"}}, "repair", "r", "repair `WHAT`: leaks, all, or bitmaps")
 	fs.BoolVarP(&k.dry, "dry-run", "n", false, "with -r: say what would be changed, and write nothing")
+	fs.BoolVar(&k.drop, "drop-snapshots", false, "with -r all: give up all snapshots, if their table is broken")
 	fs.StringVar(&k.journal, "journal", "", "with -r: write old and new bytes to the new file `FILE` before the\nimage is changed; IMAGE.qbit-repair.json by default")
 	fs.StringVar(&k.to, "to", "", "with -r: repair the new file `COPY`, and leave the image as it is")
 	fs.StringVar(&k.undo, "undo", "", "undo the repair that wrote the journal `FILE`, also one that was\ninterrupted")

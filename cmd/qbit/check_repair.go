@@ -18,6 +18,7 @@ type repairFlags struct {
 	journal string
 	undo    string
 	to      string
+	drop    bool // the snapshots, where they are broken
 }
 
 // journalSuffix makes the name of a journal of that of the image.
@@ -32,6 +33,8 @@ func (k *checkCommand) wanted(args []string) (bool, error) {
 		return false, usagef("-r and --undo cannot be given together")
 	case r.repair == "" && (r.dry || r.to != "" || r.journal != ""):
 		return false, usagef("-n, --journal and --to belong to -r")
+	case r.drop && r.repair != string(qcow2.RepairAll):
+		return false, usagef("--drop-snapshots belongs to -r all")
 	case r.dry && (r.to != "" || r.journal != ""):
 		return false, usagef("-n writes nothing; leave out --journal and --to")
 	case r.repair == "" && r.undo == "":
@@ -54,7 +57,7 @@ func (k *checkCommand) change(ctx context.Context, c *console, path string) erro
 		return err
 	}
 	defer file.release()
-	opts := qcow2.RepairOptions{Mode: qcow2.RepairMode(k.repair), Memory: int64(k.memory)}
+	opts := qcow2.RepairOptions{Mode: qcow2.RepairMode(k.repair), Memory: int64(k.memory), DropSnapshots: k.drop}
 	plan, err := qcow2.PlanRepair(ctx, file, file.size, &qcow2.Options{Limits: k.limits.limits}, opts)
 	if err != nil {
 		return explainRepair(path, err)
@@ -84,9 +87,17 @@ func (k *checkCommand) openForRepair(c *console, path string) (*imageFile, error
 	return openLocked(c, path, mode, access)
 }
 
+// explainRepair adds the image to an error, and the way out where there is one.
 func explainRepair(path string, err error) error {
 	err = fmt.Errorf("%s: %w", escapeName(path), err)
-	if errors.Is(err, qcow2.ErrCannotRepair) || errors.As(err, new(*qcow2.FormatError)) {
+	format := errors.As(err, new(*qcow2.FormatError))
+	if errors.Is(err, qcow2.ErrCannotRepair) || format && !errors.As(err, new(*qcow2.LimitError)) {
+		err = fmt.Errorf("%w; qbit salvage -o NEW %s reads what can be read", err, shellWord(path))
+	}
+	if errors.Is(err, qcow2.ErrBrokenSnapshots) {
+		err = fmt.Errorf("%w, and --drop-snapshots gives up the snapshots and mends the rest", err)
+	}
+	if format || errors.Is(err, qcow2.ErrCannotRepair) {
 		return errors.Join(err, errCorrupt)
 	}
 	return err

@@ -8,6 +8,8 @@ import (
 
 	"github.com/qbitkit/qbit/qcow2"
 	"github.com/qbitkit/qbit/reconstruct"
+	"github.com/qbitkit/qbit/reconstruct/plan"
+	"github.com/qbitkit/qbit/reconstruct/virtnbd"
 )
 
 // What a run tells the shell. compare and check have qemu-img's own.
@@ -61,11 +63,18 @@ func statusOfOne(err error) int {
 		bad    badData
 		format *qcow2.FormatError
 		chain  *reconstruct.ChainError
+		stream *virtnbd.FormatError
+		route  *plan.RouteError
 	)
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &bad), errors.As(err, &format), errors.As(err, &chain):
+	case errors.As(err, &bad), errors.As(err, &format), errors.As(err, &chain), errors.As(err, &stream):
+		return exitBad
+	case errors.As(err, &route):
+		if route.Problem.Kind == plan.ProblemNoBackup {
+			return exitFailed // the point is not there
+		}
 		return exitBad
 	}
 	for _, e := range badErrors {

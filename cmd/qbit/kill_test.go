@@ -385,7 +385,11 @@ func (v *victim) expectUnharmed(s *killState) {
 		v.expectBits(name, s.bits[name])
 	}
 	if leaks > 0 {
-		interop.Run(v.t, "qemu-img", "check", "-q", "-r", "leaks", v.path)
+		// QEMU stores the bitmaps anew when it has repaired an image, and now and then
+		// leaves leaks of its own behind.
+		if _, said, status := qbit("check", "-q", "-r", "leaks", "--journal", fmt.Sprintf("%s.%d.json", v.path, v.round), v.path); status != 0 {
+			v.t.Fatalf("round %d: check -r leaks: status %d: %s", v.round, status, said)
+		}
 		if v.leaks = v.check(); v.leaks != 0 {
 			v.t.Fatalf("round %d: %d leaks after their repair", v.round, v.leaks)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/qbitkit/qbit/qcow2"
+	"github.com/qbitkit/qbit/reconstruct"
 )
 
 // A layer is one opened image, or one raw disk, with what lies below it.
@@ -51,6 +53,8 @@ const (
 	refsOwn
 	// refsLink: backing files stay closed without a word; data files are needed.
 	refsLink
+	// refsAlone: what lies below reads as zero, whatever the header names.
+	refsAlone
 )
 
 // wants says whether files of a kind are to be opened.
@@ -61,15 +65,22 @@ func (m refMode) wants(kind qcow2.RefKind) bool {
 	return m != refsOwn && m != refsLink
 }
 
+// emptyDisk is what a backing file is that is to be passed over: all beyond the end
+// of a backing file reads as zero.
+var emptyDisk = reconstruct.NewRaw(bytes.NewReader(nil), 0, nil)
+
 // An opener opens all that one run of a verb reads, and closes it.
 type opener struct {
 	sourceFlags
 	// wholeSectors makes raw disks end with a whole sector, as QEMU counts them;
 	// what is beyond the end of the file reads as zero.
 	wholeSectors bool
+	// salvage, where it is set, opens every image that is not raw, however broken.
+	salvage func(l *layer, mode refMode) error
 
-	c     *console
-	files []*os.File
+	c       *console
+	files   []*os.File
+	streams int // how many streams share the memory for what was decoded
 }
 
 // sourceFlags are the flags of every verb that reads images.
@@ -130,6 +141,9 @@ func (o *opener) load(l *layer, mode refMode) error {
 		}
 		return nil
 	}
+	if o.salvage != nil {
+		return o.salvage(l, mode)
+	}
 	ours, err := isQcow2(l.file)
 	switch {
 	case err != nil:
@@ -188,7 +202,10 @@ func (o *opener) lock(f *imageFile) error {
 
 // openRef opens a file that the image of l names, as far as the mode wants it.
 func (o *opener) openRef(l *layer, ref qcow2.Ref, mode refMode) (qcow2.Disk, error) {
-	if !mode.wants(ref.Kind) {
+	switch {
+	case mode == refsAlone && ref.Kind == qcow2.RefBacking:
+		return emptyDisk, nil
+	case !mode.wants(ref.Kind):
 		return nil, nil
 	}
 	d, err := o.tryRef(l, ref, mode)

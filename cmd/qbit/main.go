@@ -94,5 +94,8 @@ func runVerb(ctx context.Context, c *console, v verb, args []string) int {
 		printVerb(c.out, v)
 		return exitDone
 	}
-	return c.fail(cmd.run(ctx, c, fs.Args()), v.statusOf)
+	err := cmd.run(ctx, c, fs.Args())
+	status := c.fail(err, v.statusOf)
+	c.hintSalvage(v, fs.Args(), err)
+	return status
 }

@@ -15,6 +15,16 @@ type imageFile struct {
 	path string
 	size int64
 	info os.FileInfo
+	// member is set where the image is a member of the archive that File is.
+	member *io.SectionReader
+}
+
+// SysFile implements reconstruct.FileStorage. A member of an archive is no file.
+func (f *imageFile) SysFile() *os.File {
+	if f.member != nil {
+		return nil
+	}
+	return f.File
 }
 
 // openFlags never wait for the other end of a FIFO, and leave the access time alone.

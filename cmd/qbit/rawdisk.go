@@ -10,7 +10,11 @@ import (
 
 // rawDisk is the disk in a raw file. In an increment its holes are absent.
 func (o *opener) rawDisk(f *imageFile, increment bool) qcow2.Disk {
-	d := reconstruct.NewRaw(f.File, f.size, &reconstruct.RawOptions{HolesAbsent: increment})
+	var content io.ReaderAt = f.File // which can tell its holes
+	if f.member != nil {
+		content = f.member
+	}
+	d := reconstruct.NewRaw(content, f.size, &reconstruct.RawOptions{HolesAbsent: increment})
 	if o.wholeSectors && wholeSectors(f.size) != f.size {
 		d = paddedDisk{d}
 	}

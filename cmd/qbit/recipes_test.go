@@ -20,6 +20,7 @@ func TestRecipes(t *testing.T) {
 		}
 		for _, args := range [][]string{{"info"}, {"info", "--output=json", "--backing-chain"}, {"map"}, {"map", "--output=json"}} {
 			_, stderr, status := qbit(append(args, "--allow-refs="+dir, path)...)
+			stderr = withoutNotes(stderr, path)
 			if status > exitBad || (status == 0) != (stderr == "") {
 				t.Errorf("%s: %v: status %d, stderr %q", r.Name, args, status, stderr)
 			}
@@ -33,4 +34,16 @@ func TestRecipes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// withoutNotes takes out what is said of an image beside a result or an error: that a
+// file it names was not opened, how to salvage it.
+func withoutNotes(stderr, path string) string {
+	var rest strings.Builder
+	for line := range strings.Lines(stderr) {
+		if !strings.HasPrefix(line, "qbit: note: ") || !strings.Contains(line, path) {
+			rest.WriteString(line)
+		}
+	}
+	return rest.String()
 }

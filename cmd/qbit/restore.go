@@ -13,8 +13,8 @@ import (
 func restoreVerb() verb {
 	return verb{
 		name:  "restore",
-		args:  "FULL [INCREMENT…] -o OUT",
-		short: "give a disk back from a full backup and its increments",
+		args:  "FULL [INCREMENT…] | FOLDER -o OUT",
+		short: "give a disk back from its backups, as it was at any point",
 		long:  restoreHelp,
 		new:   func() command { return new(restoreCommand) },
 	}
@@ -25,16 +25,31 @@ increments made after it, oldest first. Each block comes from the newest link
 that holds it, as data or as zero; what no link holds is zero. The backing file
 that an increment names is the disk as it is today, and is never opened.
 
+Of a FOLDER of backups, or the zip archive of virtnbdbackup, the links are found
+and proven first, as qbit plan shows them: all disks are brought back to their
+newest point, or as --disk and --at say. With several disks OUT is a folder. What
+has a gap or contradicts itself is refused, and what is only assumed needs
+--assume. If the folder was sealed (qbit seal), every chunk is compared on the way.
+
 The result is a new sparse raw file, or a qcow2 image with -O qcow2. It is
 written under a temporary name, synced, and renamed when it is whole. With
 -o - the raw disk goes to standard output. --onto writes over an existing block
-device or file instead, which is really zeroed where the disk is zero.
+device or file instead, which is really zeroed where the disk is zero. An
+interrupted restore leaves nothing, or, with --resume, what the next run with
+--resume goes on with: only chunks that read back as they were written are kept.
 
 A raw increment, and one of qcow2 version 2 without a backing file, cannot tell
 a range that was zeroed from one that did not change: old bytes come back. The
 dirty bitmap of that interval mends it (--changed); it must be one that stopped
 recording when that backup was made. Without it there is a warning, and with
 --strict nothing is restored.
+
+Where the result and links are on a filesystem that can share blocks between files
+(XFS, Btrfs), what is stored as it is gets shared, not copied: a terabyte costs
+what writing down its places costs. A block that goes bad is then bad in both, and
+zeros that are stored stay stored; --reflink=never copies. Since shared blocks need not
+be read, the digest is left out then, unless --digest asks for it. What a manifest
+says of the content is compared all the same.
 
 At the end it says how much came from each link, and the digest of the disk.
 xxh64-4m is computed on the way at little cost; qbit digest says what it is.
@@ -50,19 +65,26 @@ type restoreCommand struct {
 	outputFlag
 	progressFlags
 	target  targetFlags
+	resume  resumeFlags
+	from    fromSetFlags
+	seal    *expectation // what a manifest says of the content; nil: nothing
 	changed []string
 	strict  bool
 	digests []string
+	asked   func() bool // the user named the digests
 	workers int
 	memory  sizeValue
 }
 
 func (r *restoreCommand) setFlags(fs *pflag.FlagSet) {
 	r.target.register(fs)
+	r.resume.register(fs)
 	fs.StringArrayVar(&r.changed, "changed", nil,
 		"what changed in the interval of a link: the dirty bitmap\nBITMAP in IMAGE, as `LINK=IMAGE:BITMAP`; may be repeated")
 	fs.BoolVar(&r.strict, "strict", false, "refuse what would only be warned about: bytes that may\nbe wrong, images that are marked corrupt")
+	r.from.register(fs)
 	registerDigests(fs, &r.digests, []string{reconstruct.Tree})
+	r.asked = func() bool { return fs.Changed("digest") }
 	fs.IntVarP(&r.workers, "workers", "m", 0, "read and write in this `NUMBER` of threads; 0: one a\nprocessor, but 2 to 8")
 	r.memory = 64 << 20
 	fs.Var(&r.memory, "memory", "use at most this `SIZE` of buffers")
@@ -75,8 +97,11 @@ func (r *restoreCommand) run(ctx context.Context, c *console, args []string) err
 	if len(args) == 0 {
 		return usagef("restore takes the links of a chain, the full backup first")
 	}
-	if err := errors.Join(r.target.check(c), checkDigests(r.digests)); err != nil {
+	if err := errors.Join(r.target.check(c), r.resume.check(&r.target), checkDigests(r.digests)); err != nil {
 		return err
+	}
+	if len(args) == 1 && isSet(args[0]) || r.from.given() {
+		return r.runSet(ctx, c, args)
 	}
 	o, err := r.newOpener(c)
 	if err != nil {
@@ -99,16 +124,20 @@ func (r *restoreCommand) openLinks(o *opener, args []string) (*chain, error) {
 	if err != nil {
 		return nil, notFull(parseDisks(args)[0], err)
 	}
-	if len(r.changed) == 0 {
-		return ch, nil
-	}
+	return ch, r.addChanged(o, ch)
+}
+
+// addChanged gives links the bitmaps that the user knows.
+func (r *restoreCommand) addChanged(o *opener, ch *chain) (err error) {
 	for _, arg := range r.changed {
 		if err := o.applyChanged(ch, arg, r.strict); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	ch.disk, err = reconstruct.Point(ch.links)
-	return ch, err
+	if len(r.changed) > 0 {
+		ch.disk, err = reconstruct.Point(ch.links)
+	}
+	return err
 }
 
 // warn says what the chain cannot represent. With --strict that is an error.
@@ -136,22 +165,27 @@ func (r *restoreCommand) warn(c *console, ch *chain) error {
 
 func (r *restoreCommand) restore(ctx context.Context, c *console, o *opener, ch *chain) error {
 	size := ch.disk.Size()
-	dst, err := r.target.open(c, o, size)
+	dst, err := r.openTarget(ctx, c, o, ch)
 	if err != nil {
 		return err
 	}
 	defer dst.Abort()
+	var cache cacheKeeper
+	if r.target.direct {
+		cache = keepCache(o.files)
+	}
 	m := newMeter(c, &r.progressFlags, "restore", size)
 	defer m.clearLine()
 	result, err := reconstruct.Copy(ctx, dst, ch.disk, &reconstruct.CopyOptions{
 		Workers: r.workers, Memory: int64(r.memory), KeepZeros: r.target.keepZeros, Digests: digestNames(r.digests),
-		Progress: func(p reconstruct.Progress) { m.Set(p.Done) },
+		Share: r.target.reflink == reflinkAuto, DigestsIfRead: !r.asked(),
+		Expect:   r.seal.chunk(),
+		Progress: func(p reconstruct.Progress) { m.Set(p.Done); cache.passed(p.Read) },
 	})
-	if err == nil {
-		err = dst.Commit()
-	}
-	if err != nil {
-		return nameLayer(ch, err)
+	cache.end()
+	m.clearLine()
+	if err := r.finish(c, dst, err); err != nil {
+		return nameLayer(ch, r.seal.explain(ctx, ch, err))
 	}
 	m.Finish()
 	return r.report(c, ch, result)

@@ -16,6 +16,7 @@ type restoreReport struct {
 	Size    int64             `json:"virtual-size"`
 	Written int64             `json:"bytes-written"`
 	Zero    int64             `json:"bytes-zero"`
+	Shared  int64             `json:"bytes-shared"` // not copied: the links have the same blocks
 	Links   []linkReport      `json:"links"`
 	Digests map[string]string `json:"digests"`
 }
@@ -36,14 +37,14 @@ func (r *restoreCommand) report(c *console, ch *chain, result *reconstruct.Resul
 		w = c.err
 	}
 	rep := restoreReport{Target: r.target.name(), Format: r.target.format, Size: result.Size,
-		Written: result.Written, Zero: result.Zeroed, Links: ch.tally(result), Digests: digestMap(result.Digests)}
+		Written: result.Written, Zero: result.Zeroed, Shared: result.Shared, Links: ch.tally(result), Digests: digestMap(result.Digests)}
 	if r.json() {
 		return json.NewEncoder(w).Encode(rep)
 	}
 	if r.quiet {
 		return nil
 	}
-	return rep.print(w, result.Digests)
+	return rep.print(w, result)
 }
 
 // tally is one report a link, oldest first.
@@ -71,7 +72,7 @@ func sumTallies(all []reconstruct.Tally) (sum reconstruct.Tally) {
 	return sum
 }
 
-func (r *restoreReport) print(w io.Writer, digests []reconstruct.Digest) error {
+func (r *restoreReport) print(w io.Writer, result *reconstruct.Result) error {
 	fmt.Fprintf(w, "%s: restored %s (%d bytes), %s\n", escapeName(r.Target), formatSize(r.Size), r.Size, r.Format)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "data\tzero\t  link")
@@ -81,8 +82,14 @@ func (r *restoreReport) print(w io.Writer, digests []reconstruct.Digest) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for _, d := range digests {
+	if r.Shared > 0 {
+		fmt.Fprintf(w, "%s in blocks that are shared with the links, and were not copied\n", formatSize(r.Shared))
+	}
+	for _, d := range result.Digests {
 		fmt.Fprintln(w, d)
+	}
+	if result.GivenUp {
+		fmt.Fprintln(w, "digest: not computed, for that all would have to be read; --digest computes it")
 	}
 	return nil
 }

@@ -21,6 +21,8 @@ type targetFlags struct {
 	clusterSize sizeValue
 	force       bool
 	keepZeros   bool
+	reflink     string
+	direct      bool
 }
 
 func (t *targetFlags) register(fs *pflag.FlagSet) {
@@ -32,7 +34,16 @@ func (t *targetFlags) register(fs *pflag.FlagSet) {
 	fs.Var(&t.clusterSize, "cluster-size", "the cluster `SIZE` of a qcow2 OUT")
 	fs.BoolVar(&t.force, "force", false, "replace OUT if it is there")
 	fs.BoolVar(&t.keepZeros, "keep-zeros", false, "write zeros that are stored as data; otherwise they\nbecome holes")
+	fs.BoolVar(&t.direct, "direct", false, "keep the page cache as it is: write around it (O_DIRECT),\nand leave nothing there of what was read; for disks\nlarger than memory")
+	t.reflink = reflinkAuto
+	addChoice(fs, &t.reflink, "reflink", "", "share blocks with the links where the filesystem can\n(XFS, Btrfs) instead of copying them, `WHEN`: auto or\nnever", reflinkAuto, reflinkNever)
 }
+
+// When blocks are shared: where that can be, or never.
+const (
+	reflinkAuto  = "auto"
+	reflinkNever = "never"
+)
 
 // check finds what does not go together.
 func (t *targetFlags) check(c *console) error {
@@ -42,6 +53,8 @@ func (t *targetFlags) check(c *console) error {
 		return usagef("say where the disk goes: -o OUT, or --onto PATH")
 	case t.onto != "" && t.format != formatRaw:
 		return usagef("--onto writes a raw disk; -O %s needs -o", t.format)
+	case stdout && t.direct:
+		return usagef("--direct is for files and devices; standard output has no blocks")
 	case stdout && t.format != formatRaw:
 		return usagef("-o - writes a raw disk; the header of a qcow2 comes last, and needs a file")
 	case stdout && isTerminal(c.out):
@@ -62,7 +75,7 @@ func (t *targetFlags) open(c *console, o *opener, size int64) (reconstruct.Targe
 	if err != nil {
 		return nil, err
 	}
-	opts := &reconstruct.OutputOptions{Overwrite: t.force, Inputs: inputs}
+	opts := &reconstruct.OutputOptions{Overwrite: t.force, Inputs: inputs, Direct: t.direct}
 	var dst reconstruct.Target
 	switch {
 	case t.onto != "":
@@ -78,15 +91,29 @@ func (t *targetFlags) open(c *console, o *opener, size int64) (reconstruct.Targe
 		return nil, fmt.Errorf("%w; --force replaces it", plainError(t.out, err))
 	}
 	if err != nil {
-		return nil, plainError(t.out, err)
+		return nil, t.noDirect(plainError(t.out, err))
 	}
 	return dst, nil
+}
+
+// noDirect says what can be done where there is no direct I/O.
+func (t *targetFlags) noDirect(err error) error {
+	if errors.Is(err, reconstruct.ErrNoDirect) {
+		return fmt.Errorf("%w; leave out --direct", err)
+	}
+	return err
 }
 
 func (t *targetFlags) openOnto(c *console, size int64, inputs []fs.FileInfo) (reconstruct.Target, error) {
 	dst, err := reconstruct.OpenOnto(t.onto, size, inputs)
 	if err != nil {
 		return nil, plainError(t.onto, err)
+	}
+	if t.direct {
+		if err := dst.Direct(); err != nil {
+			dst.Abort()
+			return nil, t.noDirect(plainError(t.onto, err))
+		}
 	}
 	if n := dst.Beyond(); n > 0 {
 		c.note("%s: it is larger than the disk; its last %s stay as they are", escapeName(t.onto), formatSize(n))
@@ -122,6 +149,12 @@ type qcow2Content struct {
 
 func (q qcow2Content) Traits() reconstruct.Traits {
 	return reconstruct.Traits{Block: q.clusterSize}
+}
+
+// Place implements reconstruct.Placer.
+func (q qcow2Content) Place(off, n int64) (host, run int64, err error) {
+	at, run, err := q.Writer.Place(off, n)
+	return int64(at), run, err
 }
 
 // name is what to call the target in a report.

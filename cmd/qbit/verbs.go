@@ -37,7 +37,10 @@ func (v verb) statusOf(err error) int {
 // verbs is the table, in the order of the overview.
 func verbs() []verb {
 	return []verb{
+		planVerb(),
 		restoreVerb(),
+		sealVerb(),
+		verifyVerb(),
 		infoVerb(),
 		inspectVerb(),
 		mapVerb(),
@@ -45,6 +48,7 @@ func verbs() []verb {
 		digestVerb(),
 		bitmapVerb(),
 		checkVerb(),
+		salvageVerb(),
 	}
 }
 

@@ -11,9 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"text/tabwriter"
-
-	"github.com/dustin/go-humanize"
 )
 
 const (
@@ -40,21 +37,19 @@ func runBitmaps(s settings) error {
 			return err
 		}
 	}
-	dir, err := os.MkdirTemp(s.dir, "qbit-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	cases, err := bitmapCases(s, dir)
-	if err != nil {
-		return err
-	}
-	for _, c := range cases {
-		if err := c.run(s, dir); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+	return inFolder(s, func(s settings) error {
+		dir := s.dir
+		cases, err := bitmapCases(s, dir)
+		if err != nil {
+			return err
 		}
-	}
-	return nil
+		for _, c := range cases {
+			if err := c.run(s, dir); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // bitmapCases makes the images: an empty one, one with two bitmaps of which every
@@ -67,7 +62,7 @@ func bitmapCases(s settings, dir string) ([]bitmapCase, error) {
 		func() error { return createImage(empty, bitmapDisk, "") },
 		func() error { return makeHalfDirty(s, half) },
 		func() error { return makeRanges(s, ranges) },
-		func() error { return createImage(mapped, tib*s.scale/100, "preallocation=metadata") },
+		func() error { return createImage(mapped, s.part(tib, gib), "preallocation=metadata") },
 	} {
 		if err := make(); err != nil {
 			return nil, err
@@ -88,21 +83,6 @@ func bitmapCases(s settings, dir string) ([]bitmapCase, error) {
 			ours: []string{s.qbit, "bitmap", "--ranges", "--output=json", "IMAGE", "r"},
 			qemu: []string{"nbdinfo", "--json", "--map=qemu:dirty-bitmap:r", "--", "[", "qemu-nbd", "-r", "-f", "qcow2", "-B", "r", "IMAGE", "]"}},
 	}, nil
-}
-
-func createImage(path string, size int64, options string) error {
-	args := []string{"create", "-q", "-f", "qcow2"}
-	if options != "" {
-		args = append(args, "-o", options)
-	}
-	return tool("qemu-img", append(args, path, fmt.Sprint(size))...)
-}
-
-func tool(name string, args ...string) error {
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %.80q: %w: %s", name, args, err, out)
-	}
-	return nil
 }
 
 // makeHalfDirty makes bitmaps a and b.
@@ -172,39 +152,23 @@ func fillBitmap(s settings, path, name string, fill func([]byte)) error {
 
 // run lets both work on copies, in turns.
 func (c bitmapCase) run(s settings, dir string) error {
-	ours := &contestant{name: "qbit", output: filepath.Join(dir, "ours.qcow2")}
-	qemu := &contestant{name: "qemu", output: filepath.Join(dir, "qemu.qcow2")}
-	ours.args, qemu.args = silent(onCopy(c.ours, ours.output)), silent(onCopy(c.qemu, qemu.output))
-	for round := range s.rounds {
-		for _, r := range []*contestant{ours, qemu} {
-			if err := copyImage(c.image, r.output); err != nil {
-				return err
-			}
-			if err := r.measure(); err != nil {
-				return err
-			}
-		}
-		if round > 0 {
-			continue
-		}
-		if err := c.expectSame(s, ours, qemu); err != nil {
-			return err
-		}
+	peer := "qemu-img bitmap"
+	if len(c.same) == 0 {
+		peer = "nbdinfo [ qemu-nbd ]"
 	}
-	os.Remove(ours.output)
-	os.Remove(qemu.output)
-	return printMillis(c.name, ours, qemu)
+	ours := &contestant{name: "qbit bitmap", output: filepath.Join(dir, "ours.qcow2")}
+	qemu := &contestant{name: peer, output: filepath.Join(dir, "qemu.qcow2")}
+	ours.args, qemu.args = onCopy(c.ours, ours.output), onCopy(c.qemu, qemu.output)
+	r := race{title: c.name, runs: []*contestant{ours, qemu},
+		before: func(r *contestant) error { return copyImage(c.image, r.output) },
+		same:   func(*contestant, *contestant) error { return c.expectSame(s, ours, qemu) }}
+	return r.run(s)
 }
 
 func onCopy(args []string, image string) []string {
 	args = slices.Clone(args)
 	args[slices.Index(args, "IMAGE")] = image
 	return args
-}
-
-// silent has a command print to nowhere.
-func silent(args []string) []string {
-	return append([]string{"sh", "-c", `exec "$@" >/dev/null`, "sh"}, args...)
 }
 
 // copyImage copies an image, holes kept, and has it stored, so that the next
@@ -249,19 +213,4 @@ func outputSum(args []string) ([sha256.Size]byte, error) {
 	cmd.Stdout = h
 	err := cmd.Run()
 	return [sha256.Size]byte(h.Sum(nil)), err
-}
-
-// printMillis is a table for what takes milliseconds.
-func printMillis(name string, runs ...*contestant) error {
-	fmt.Println(name)
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "rounds\tmedian\tmin\tmax\tCPU\tratio\tmemory\t  command")
-	own := median(runs[0].elapsed)
-	for _, r := range runs {
-		m := median(r.elapsed)
-		fmt.Fprintf(w, "%d\t%.1fms\t%.1fms\t%.1fms\t%.1fms\t%.2f\t%s\t  %s\n", len(r.elapsed), m.Seconds()*1e3,
-			slices.Min(r.elapsed).Seconds()*1e3, slices.Max(r.elapsed).Seconds()*1e3, median(r.cpu).Seconds()*1e3,
-			m.Seconds()/own.Seconds(), humanize.IBytes(uint64(r.peak)), r.name)
-	}
-	return w.Flush()
 }

@@ -1,91 +1,122 @@
 package main
 
 import (
-	"fmt"
-	"math/rand/v2"
-	"os/exec"
 	"path/filepath"
-	"strings"
+	"time"
 )
 
-// A benchCase is a chain of images, made anew for each run of the benchmark.
-type benchCase struct {
-	name     string
-	size     int64    // bytes of the disk
-	links    int      // the full backup included
-	fullData int64    // bytes written to the full backup
-	incData  int64    // bytes written to each increment
-	unit     [2]int64 // the least and most bytes a write has
-	format   string   // of the result
-	slow     bool     // qemu-img takes minutes, and runs once
+// A chainCase is a chain that is restored.
+type chainCase struct {
+	chain
+	title  string
+	note   string
+	format string // of the result
+	slow   bool   // qemu-img may take minutes: it runs once, to the limit
+	wants  []want
 }
 
 const (
-	kib = 1 << 10
-	mib = 1 << 20
-	gib = 1 << 30
-	tib = 1 << 40
+	restoreName = "qbit restore"
+	autoName    = "cp --sparse=auto"
 )
 
-func cases(s settings) []benchCase {
-	part := func(n int64) int64 { return n * s.scale / 100 }
-	return []benchCase{
-		{name: "8 GiB disk, 4 GiB of data, 20 links", size: part(8 * gib), links: 20,
-			fullData: part(3 * gib), incData: part(100 * mib), unit: [2]int64{64 * kib, 4 * mib}, format: "raw"},
-		// The result is qcow2, for many filesystems have no raw file of that size.
-		{name: "64 TiB disk, 1 GiB of data, 50 links", size: 64 * tib, links: 50,
-			fullData: part(900 * mib), incData: part(2 * mib), unit: [2]int64{4 * kib, 256 * kib}, format: "qcow2", slow: true},
-	}
+// plainChain is the chain of many of the cases: 4 GiB of data in 20 links.
+func plainChain(s settings) chain {
+	return chain{size: s.part(8*gib, 64*mib), links: 20, fullData: s.part(3*gib, 16*mib), incData: s.part(100*mib, mib), unit: [2]int64{64 * kib, 4 * mib}}
 }
 
-// build makes the chain; each image names the one before it as its backing
-// file, which is what qemu-img needs to read it.
-func (c benchCase) build(dir string) ([]string, error) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	var links []string
-	for i := range c.links {
-		path := filepath.Join(dir, fmt.Sprintf("link%03d.qcow2", i))
-		args := []string{"create", "-q", "-f", "qcow2"}
-		data := c.fullData
-		if i > 0 {
-			args = append(args, "-b", links[i-1], "-F", "qcow2")
-			data = c.incData
-		}
-		args = append(args, path, fmt.Sprint(c.size))
-		if out, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("qemu-img %q: %s", args, out)
-		}
-		if err := c.fill(path, data, i == 0, rng); err != nil {
-			return nil, err
-		}
-		links = append(links, path)
-	}
-	return links, nil
+// wantsOfPlain are the figures wanted of chains without compression.
+func wantsOfPlain() []want {
+	return []want{atMost(0.8, autoName), timesAsFast(3, "qemu-img")}
 }
 
-// fill writes data bytes: in order for a full backup, as a guest's files lie,
-// and at random places for an increment.
-func (c benchCase) fill(path string, data int64, inOrder bool, rng *rand.Rand) error {
-	var script strings.Builder
-	at := int64(0)
-	for data > 0 {
-		n := (c.unit[0] + rng.Int64N(c.unit[1]-c.unit[0]+1)) &^ 4095
-		if inOrder {
-			gap := float64(c.size-c.fullData) * float64(n) / float64(c.fullData) // on average
-			at += rng.Int64N(int64(2*gap)+1) &^ 4095
-		} else {
-			at = rng.Int64N(c.size-n) &^ 4095
+func runChains(s settings) error {
+	return chainCase{title: "8 GiB disk, 4 GiB of data, 20 links", chain: plainChain(s), format: "raw",
+		wants: append(wantsOfPlain(), atMost(1.1, "qbit restore --digest none"))}.run(s)
+}
+
+func runClusters(s settings) error {
+	small := chain{size: s.part(4*gib, 64*mib), links: 10, fullData: s.part(gib, 16*mib), incData: s.part(50*mib, mib), unit: [2]int64{16 * kib, mib}}
+	for _, c := range []struct{ title, options string }{
+		{"clusters of 64 KiB: 4 GiB disk, 1.5 GiB of data, 10 links", "cluster_size=64k"},
+		{"clusters of 2 MiB, the same writes", "cluster_size=2M"},
+		{"extended L2, clusters of 128 KiB, the same writes", "extended_l2=on,cluster_size=128k"},
+	} {
+		small.options = c.options
+		if err := (chainCase{title: c.title, chain: small, format: "raw", wants: wantsOfPlain()}).run(s); err != nil {
+			return err
 		}
-		if at+n > c.size {
-			break
-		}
-		fmt.Fprintf(&script, "write -q -P %d %d %d\n", 1+rng.IntN(255), at, n)
-		at, data = at+n, data-n
-	}
-	cmd := exec.Command("qemu-io", "-t", "unsafe", path)
-	cmd.Stdin = strings.NewReader(script.String())
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("qemu-io: %w: %s", err, out)
 	}
 	return nil
+}
+
+// runWide restores to qcow2, for many filesystems have no raw file of that size.
+func runWide(s settings) error {
+	return chainCase{title: "64 TiB disk, 1 GiB of data, 50 links", format: "qcow2", slow: true, wants: []want{within(2 * time.Second)},
+		chain: chain{size: 64 * tib, links: 50, fullData: s.part(900*mib, 16*mib), incData: s.part(2*mib, 256*kib), unit: [2]int64{4 * kib, 256 * kib}}}.run(s)
+}
+
+func (c chainCase) run(s settings) error {
+	return inFolder(s, func(s settings) error {
+		dir := s.dir
+		links, err := c.build(dir)
+		if err != nil {
+			return err
+		}
+		r := race{title: c.title, note: c.note, runs: c.contestants(s, dir, links), same: sameFile, wants: c.wants}
+		if c.format != "raw" {
+			r.same = sameDisk
+		}
+		return r.run(s)
+	})
+}
+
+// writers makes contestants that write a file each.
+type writers struct{ dir string }
+
+func (w writers) out(name string) string { return filepath.Join(w.dir, "out of "+name) }
+
+// add is a command whose last argument is what it writes.
+func (w writers) add(name string, args ...string) *contestant {
+	return &contestant{name: name, args: append(args[:len(args):len(args)], w.out(name)), output: w.out(name)}
+}
+
+// convert is qemu-img convert with options.
+func (w writers) convert(format, image string, options ...string) *contestant {
+	name, args := "qemu-img convert", []string{"qemu-img", "convert"}
+	for _, o := range options {
+		name, args = name+" "+o, append(args, o)
+	}
+	return w.add(name, append(args, "-O", format, image)...)
+}
+
+// contestants are the commands for a case, qbit first.
+func (c chainCase) contestants(s settings, dir string, links []string) []*contestant {
+	newest, w := links[len(links)-1], writers{dir}
+	restore := append([]string{s.qbit, "restore", "-q", "-O", c.format}, links...)
+	own := w.add(restoreName, append(restore, "-o")...)
+	if c.slow {
+		plain, fastest := w.convert(c.format, newest), w.convert(c.format, newest, "-W", "-m", "16")
+		for _, r := range []*contestant{plain, fastest} {
+			r.rounds, r.limit = 1, s.limit
+		}
+		return []*contestant{own, plain, fastest}
+	}
+	return append([]*contestant{
+		own,
+		w.add("qbit restore --digest none", append(restore, "--digest", "none", "-o")...),
+		w.convert(c.format, newest),
+		w.convert(c.format, newest, "-t", "writeback"),
+		w.convert(c.format, newest, "-W", "-m", "16", "-C"),
+	}, w.copies(own.output)...)
+}
+
+// copies are the ways of cp to copy a finished disk.
+func (w writers) copies(disk string) []*contestant {
+	flushed := w.add("cp && sync", "sh", "-c", `cp --sparse=auto -- "$0" "$1" && sync -- "$1"`, disk)
+	return []*contestant{
+		w.add(autoName, "cp", "--sparse=auto", disk),
+		w.add("cp --sparse=always", "cp", "--sparse=always", disk),
+		flushed,
+	}
 }

@@ -1,5 +1,6 @@
-// Command benchmark times qbit beside qemu-img and cp and prints a table.
-// scripts/bench builds and runs it.
+// Command benchmark times qbit beside qemu-img, cp and others on images that it makes
+// itself, and prints tables. scripts/bench builds and runs it; docs/performance.md says
+// what the tables mean.
 package main
 
 import (
@@ -7,29 +8,126 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"syscall"
+	"strings"
+	"time"
 )
 
 type settings struct {
-	qbit   string
-	dir    string
-	rounds int
-	scale  int64 // percent of the full amount of data
+	qbit     string
+	dir      string
+	rounds   int
+	scale    int64         // percent of the full amount of data
+	limit    time.Duration // of commands that could take minutes
+	only     []string      // parts; none: all
+	plot     string        // the SVG to write; "": none
+	markdown string        // the file to put the tables into; "": none
+	report   *report
+}
+
+// part is n by the scale, but not less than least.
+func (s settings) part(n, least int64) int64 { return max(least, n*s.scale/100) }
+
+// A part is a group of cases that can be measured alone.
+type part struct {
+	name string
+	run  func(settings) error
+	only bool // measured where it is asked for, not as one of all
+}
+
+// parts in the order in which they are measured and reported.
+var parts = []part{
+	{name: "startup", run: runStartup},
+	{name: "chains", run: runChains},
+	{name: "deep", run: runDeep},
+	{name: "clusters", run: runClusters},
+	{name: "compressed", run: runCompressed},
+	{name: "wide", run: runWide},
+	{name: "reflink", run: runReflink},
+	{name: "reads", run: runReads},
+	{name: "streams", run: runStreams},
+	{name: "check", run: runChecks},
+	{name: "bitmaps", run: runBitmaps},
+	{name: "many", run: runMany},
+	{name: "grow", run: runGrow, only: true},
 }
 
 func main() {
-	var s settings
-	flag.StringVar(&s.qbit, "qbit", "qbit", "the qbit to measure")
-	flag.StringVar(&s.dir, "dir", os.TempDir(), "where images are made; about 12 GiB are needed")
-	flag.IntVar(&s.rounds, "rounds", 5, "how often each command runs")
-	flag.Int64Var(&s.scale, "scale", 100, "percent of the full amount of data")
-	flag.Parse()
-	if err := run(s); err != nil {
+	if len(os.Args) > 3 && os.Args[1] == launchWord {
+		exit(launch(os.Args[2:]))
+	}
+	s, err := parse()
+	if err == nil {
+		err = run(s)
+	}
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchmark:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
+}
+
+// parse reads the command line. What -quick sets, other flags still change.
+func parse() (settings, error) {
+	s := settings{report: new(report)}
+	var only string
+	quick := slices.ContainsFunc(os.Args[1:], func(a string) bool { return strings.TrimLeft(a, "-") == "quick" })
+	rounds, scale, limit := 5, int64(100), time.Minute
+	if quick {
+		rounds, scale, limit = 3, 5, 5*time.Second
+	}
+	flag.StringVar(&s.qbit, "qbit", "qbit", "the qbit to measure")
+	flag.StringVar(&s.dir, "dir", os.TempDir(), "where images are made; about 14 GiB are needed")
+	flag.IntVar(&s.rounds, "rounds", rounds, "how often each command runs")
+	flag.Int64Var(&s.scale, "scale", scale, "percent of the full amount of data")
+	flag.DurationVar(&s.limit, "limit", limit, "end commands that could take minutes after this long")
+	flag.StringVar(&only, "only", "", "measure nothing but these parts, separated by commas: "+partNames())
+	flag.StringVar(&s.plot, "plot", "", "measure how cost grows (part grow), and draw it into this SVG")
+	flag.StringVar(&s.markdown, "markdown", "", "put the tables into this Markdown file")
+	flag.Bool("quick", false, "everything on little data, in some minutes: -scale 5 -rounds 3 -limit 5s")
+	flag.Parse()
+	if only != "" {
+		s.only = strings.Split(only, ",")
+	}
+	return s, s.check(flag.Args())
+}
+
+func partNames() string {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (s settings) check(rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	case s.rounds < 1 || s.scale < 1:
+		return fmt.Errorf("-rounds and -scale must be 1 or more, not %d and %d", s.rounds, s.scale)
+	}
+	for _, name := range s.only {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
+			return fmt.Errorf("there is no part %q, but %s", name, partNames())
+		}
+	}
+	return nil
+}
+
+// wanted says that a part is to be measured.
+func (s settings) wanted(p part) bool {
+	switch {
+	case slices.Contains(s.only, p.name):
+		return true
+	case p.only:
+		return s.plot != ""
+	}
+	return len(s.only) == 0
 }
 
 func run(s settings) error {
@@ -38,98 +136,18 @@ func run(s settings) error {
 			return err
 		}
 	}
-	for _, c := range cases(s) {
-		if err := runCase(s, c); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-	}
-	return runBitmaps(s)
-}
-
-func runCase(s settings, c benchCase) error {
-	dir, err := os.MkdirTemp(s.dir, "qbit-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	links, err := c.build(dir)
-	if err != nil {
-		return err
-	}
-	runs := c.contestants(s, dir, links)
-	for round := range s.rounds {
-		if err := runRound(c, runs, round); err != nil {
-			return err
-		}
-	}
-	printTable(fmt.Sprintf("%s (scale %d%%)", c.name, s.scale), runs)
-	return nil
-}
-
-// runRound runs each command once, every other round in reverse, so that none has
-// the better place each time. What the first one wrote stays: the others are
-// compared to it, and cp copies it.
-func runRound(c benchCase, runs []*contestant, round int) error {
-	order := slices.Clone(runs)
-	if round%2 == 1 {
-		slices.Reverse(order)
-	}
-	for _, r := range order {
-		if r.rounds > 0 && round >= r.rounds {
+	for _, p := range parts {
+		if !s.wanted(p) {
 			continue
 		}
-		os.Remove(r.output)
-		syscall.Sync() // nobody pays for what another left to be stored
-		if err := r.measure(); err != nil {
-			return err
+		s.report.begin(p.name)
+		if err := p.run(s); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		if r == runs[0] {
-			continue
-		}
-		if round == 0 {
-			if err := c.sameBytes(runs[0], r); err != nil {
-				return err
-			}
-		}
-		os.Remove(r.output)
 	}
-	return nil
-}
-
-// sameBytes checks that both wrote the same disk, so that no speed is won by
-// being wrong.
-func (c benchCase) sameBytes(a, b *contestant) error {
-	compare := []string{"cmp"}
-	if c.format != "raw" {
-		compare = []string{"qemu-img", "compare"}
+	s.report.finish()
+	if s.markdown == "" {
+		return nil
 	}
-	compare = append(compare, a.output, b.output)
-	if out, err := exec.Command(compare[0], compare[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s and %s wrote different disks: %s", a.name, b.name, out)
-	}
-	return nil
-}
-
-// contestants are the commands for a case, qbit first.
-func (c benchCase) contestants(s settings, dir string, links []string) []*contestant {
-	newest := links[len(links)-1]
-	out := func(name string) string { return filepath.Join(dir, name) }
-	add := func(name string, args ...string) *contestant {
-		return &contestant{name: name, args: append(args, out(name)), output: out(name)}
-	}
-	restore := append([]string{s.qbit, "restore", "-q", "-O", c.format}, links...)
-	own := add("qbit-restore", append(restore, "-o")...)
-	if c.slow {
-		convert := add("qemu-img-convert", "qemu-img", "convert", "-O", c.format, newest)
-		convert.rounds = 1
-		return []*contestant{own, convert}
-	}
-	return []*contestant{
-		own,
-		add("qbit-restore-no-digest", append(restore, "--digest", "none", "-o")...),
-		add("qemu-img-convert", "qemu-img", "convert", "-O", c.format, newest),
-		add("qemu-img-convert-flushed", "qemu-img", "convert", "-t", "writeback", "-O", c.format, newest),
-		add("qemu-img-convert-fastest", "qemu-img", "convert", "-W", "-m", "16", "-C", "-O", c.format, newest),
-		add("cp-sparse-always", "cp", "--sparse=always", out("qbit-restore")),
-	}
+	return s.report.write(s.markdown, len(s.only) == 0)
 }

@@ -35,6 +35,17 @@ type Recipe struct {
 	// Disk is what the guest data must read as all the same; nil where
 	// reading must or may fail.
 	Disk *View
+	// Sound is what the guest read before the rule was broken; nil where there
+	// was no such image.
+	Sound *View
+	// Files are what the image names, by name beside it, for who opens them.
+	Files map[string][]byte
+	// Format is what programs that guess take the file for; "" means qcow2.
+	Format string
+	// Endless: QEMU 7.2 takes all the memory and time it gets, even for check.
+	Endless bool
+	// CVE are the advisories about programs that did not look; "" for none.
+	CVE string
 }
 
 // A book collects recipes.
@@ -53,6 +64,12 @@ func (b *book) add(when, structure string, img *Image, file []byte, p patch) {
 	r := Recipe{
 		Name: structure + ": " + p.name, Rule: p.rule, Structure: structure, Field: p.field,
 		When: when, Image: file, Data: img.Data,
+	}
+	if structure != "compressed cluster" || p.field == "" { // others have streams of their own
+		r.Sound = &img.Disk
+	}
+	if img.Data != nil && img.Spec.DataFile.Name != "" {
+		r.Files = map[string][]byte{img.Spec.DataFile.Name: img.Data}
 	}
 	switch when {
 	case WhenSnapshots, WhenSnapshot, WhenBitmaps, WhenRefcounts:
@@ -90,6 +107,12 @@ func Recipes() []Recipe {
 	b.bitmapDirectory()
 	b.bitmapTables()
 	b.truncations()
+	b.areas()
+	b.copiedBits()
+	b.shared()
+	b.names()
+	b.otherFormats()
+	b.advisories()
 	return b.all
 }
 

@@ -1,6 +1,9 @@
 package build
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 func (b *book) header() {
 	b.patches(WhenOpen, "header", small(), []patch{
@@ -111,6 +114,9 @@ func (b *book) encryption() {
 		{"encryption header missing", "encryption_extension.type", 0x12345678, "type", "LUKS has an encryption header"},
 		{"encryption header pointer too short", "encryption_extension.length", 8, "length", "the pointer has 16 bytes"},
 	})
+	b.patches(WhenAny, "header extension", luks, []patch{ // nothing is encrypted here yet
+		{"encryption header beyond the end", "encryption_extension.offset", 1 << 40, "offset", "the encryption header lies in the file"},
+	})
 }
 
 func (b *book) refcounts() {
@@ -129,10 +135,33 @@ func (b *book) refcounts() {
 	b.add(WhenRefcounts, "refcount table", img, file, patch{
 		name: "no block", field: "entry 0", rule: "clusters in use have a refcount",
 	})
-	block := img.At("refcount_block[0]")
-	file = img.Cut(int64(len(img.Bytes)))
-	binary.BigEndian.PutUint16(file[block.Off:], 0)
-	b.add(WhenRefcounts, "refcount block", img, file, patch{
-		name: "header is free", field: "entry 0", rule: "clusters in use have a refcount",
+	file = img.Patch("header.refcount_table_clusters", 0)
+	b.add(WhenRefcounts, "refcount table", img, file, patch{
+		name: "no clusters", field: "refcount_table_clusters", rule: "there is a refcount table",
 	})
+	b.refcountBlocks(img)
+}
+
+// refcountBlocks makes refcounts of 16 bits say something wrong.
+func (b *book) refcountBlocks(img *Image) {
+	block, data := img.At("refcount_block[0]").Off, img.At("data[0]").Off>>img.Spec.ClusterBits
+	for _, row := range []struct {
+		name, rule string
+		entry      int64
+		count      uint16
+	}{
+		{"header is free", "clusters in use have a refcount", 0, 0},
+		{"data is free", "clusters in use have a refcount", data, 0},
+		{"data counts as shared", "a refcount is the number of references", data, 2},
+		{"a cluster is leaked", "a refcount is the number of references", int64(len(img.Bytes)) >> img.Spec.ClusterBits, 1},
+	} {
+		file := img.Cut(int64(len(img.Bytes)))
+		if end := int64(len(file)) >> img.Spec.ClusterBits; row.entry == end {
+			file = append(file, make([]byte, img.ClusterSize)...)
+		}
+		binary.BigEndian.PutUint16(file[block+2*row.entry:], row.count)
+		b.add(WhenRefcounts, "refcount block", img, file, patch{
+			name: row.name, field: fmt.Sprintf("entry %d", row.entry), rule: row.rule,
+		})
+	}
 }

@@ -188,7 +188,7 @@ func mutatedSets() int {
 	if os.Getenv("QBIT_FULL") == "1" {
 		return 1 << 20
 	}
-	return 4
+	return 3
 }
 
 // wantMutated restores a row of a set that something has happened to.

@@ -157,12 +157,7 @@ func (l *laidSet) wantRestored(t *testing.T, truth sets.Truth, p *pointJSON, ass
 // than the truth come back only where nothing in the files can tell.
 func TestMutatedSets(t *testing.T) {
 	for _, m := range sets.Mutations() {
-		n := 0
-		for _, s := range sets.All() {
-			if !m.Applies(s) || n >= mutatedSets() {
-				continue
-			}
-			n++
+		for _, s := range mutatedSets(m) {
 			t.Run(m.Name+"/"+s.Name, func(t *testing.T) {
 				t.Parallel()
 				l := laySet(t, s)
@@ -183,12 +178,36 @@ func TestMutatedSets(t *testing.T) {
 	}
 }
 
-// mutatedSets is to how many sets each mutation is done.
-func mutatedSets() int {
-	if os.Getenv("QBIT_FULL") == "1" {
-		return 1 << 20
+// mutatedSets are the sets that a mutation is done to: all with QBIT_FULL=1,
+// otherwise one of each kind, whose place among its likes is drawn by the mutation's
+// name.
+func mutatedSets(m sets.Mutation) []sets.Set {
+	type kind struct {
+		tool    string
+		backing sets.Backing
 	}
-	return 3
+	byKind := map[kind][]sets.Set{}
+	var kinds []kind
+	var all []sets.Set
+	for _, s := range sets.All() {
+		if !m.Applies(s) {
+			continue
+		}
+		all = append(all, s)
+		k := kind{s.Tool, s.Backing}
+		if byKind[k] == nil {
+			kinds = append(kinds, k)
+		}
+		byKind[k] = append(byKind[k], s)
+	}
+	if os.Getenv("QBIT_FULL") == "1" {
+		return all
+	}
+	var some []sets.Set
+	for i, k := range kinds {
+		some = append(some, byKind[k][(len(m.Name)+i)%len(byKind[k])])
+	}
+	return some
 }
 
 // wantMutated restores a row of a set that something has happened to.

@@ -53,6 +53,7 @@ func (g *group) disk(k groupKey) *Disk {
 	for i := range g.members {
 		g.resolve(i)
 	}
+	g.judgeRenamed()
 	g.breakLoops()
 	for i := range g.members {
 		g.judgeEdge(i)
@@ -78,7 +79,7 @@ func (g *group) resolve(i int) {
 		return cmp.Or(compareBool(x.hint, y.hint), -cmp.Compare(x.Grade, y.Grade))
 	})
 	if len(claims) == 0 {
-		b.add(ProblemGap, Refuse, "name the links yourself: qbit restore FULL INCREMENT…", "nothing says on what this increment stands")
+		b.add(ProblemGap, Refuse, "name the links yourself: qbit restore FULL INCREMENT…", "%s", unclaimed(m))
 		return
 	}
 	best := claims[0]
@@ -91,6 +92,15 @@ func (g *group) resolve(i int) {
 		g.weigh(b, parent, best, c)
 	}
 	b.Parent, b.ParentID = g.backups[parent], g.backups[parent].ID
+}
+
+// unclaimed says what is known where nothing tells what an increment stands on.
+func unclaimed(m *member) string {
+	says := "nothing says on what this increment stands"
+	if m.image != nil && m.image.backing != "" {
+		says += fmt.Sprintf(" (its header names %s, which is not there)", m.image.backing)
+	}
+	return says + ", and no full backup before it is here"
 }
 
 func compareBool(x, y bool) int {
@@ -124,8 +134,11 @@ func (g *group) find(i int, c claim) (int, bool) {
 	m, b := g.members[i], g.backups[i]
 	if c.id != "" {
 		at, ok := g.byID[c.id]
-		if !ok || at == i {
+		switch {
+		case !ok:
 			b.add(ProblemGap, Refuse, cmp.Or(c.advice, "find that file"), "%s, and that is not here", c.Evidence)
+		case at == i:
+			b.add(ProblemLoop, Refuse, "it does not lie under the name that it had", "%s, which is itself", c.Evidence)
 		}
 		return at, ok && at != i
 	}

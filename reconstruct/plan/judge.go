@@ -1,5 +1,7 @@
 package plan
 
+import "slices"
+
 // judgeEdge looks at an increment and what it stands on.
 func (g *group) judgeEdge(i int) {
 	b := g.backups[i]
@@ -73,6 +75,34 @@ func (g *group) judgeSiblings() {
 			b.add(ProblemAssumed, Refuse, "if these are differential backups --assume restores them; otherwise name the links in their order: qbit restore FULL INCREMENT…",
 				"%d increments name %s as their backing file: if they are increments of one chain it was rebased flatly, and what those in the middle hold is missed", len(all), parent.ID)
 		}
+	}
+}
+
+const (
+	renamedText = "%s stands on itself by the names in the headers: files were renamed or swapped, and what lies under the name %s " +
+		"may be another file than the one that this increment was made on"
+	renamedAdvice = "find out which file had which name, or name the links in their order: qbit restore FULL INCREMENT…"
+)
+
+// judgeRenamed doubts what names of files alone tell of a disk, where one of its
+// images names itself, or images name each other: files were renamed after they were
+// made, and another one may lie under a name that a header holds.
+func (g *group) judgeRenamed() {
+	var renamed []string
+	for i, b := range g.backups {
+		if loops(b) && g.byBacking(i) || slices.ContainsFunc(g.members[i].claims, func(c claim) bool { return c.id == b.ID }) {
+			renamed = append(renamed, b.ID)
+		}
+	}
+	if len(renamed) == 0 {
+		return
+	}
+	for i, b := range g.backups {
+		if b.Parent == nil || !g.byBacking(i) {
+			continue
+		}
+		b.Edge.Grade = Assumed
+		b.add(ProblemContradiction, Doubt, renamedAdvice, renamedText, renamed[0], b.ParentID)
 	}
 }
 

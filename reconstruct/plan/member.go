@@ -74,14 +74,15 @@ func (m *member) setKind(kind Kind) {
 }
 
 // doubtWhole doubts an increment whose header names no backing file, where the
-// tool that wrote it has one there: it may be a full backup under the name of an
-// increment, and on its parent old bytes would shine through its holes.
-func (m *member) doubtWhole(record string) {
+// writer of it, libvirt or another tool, has one there: it may be a full backup
+// under the name of an increment, and on its parent old bytes would shine through
+// its holes.
+func (m *member) doubtWhole(writer, record string) {
 	if m.image == nil || m.image.backing != "" {
 		return
 	}
 	m.tell(ProblemFullAsInc, Doubt,
-		fmt.Sprintf("%s calls it an increment, and its header names no backing file, as that of an increment by libvirt does: it may be a full backup under an increment's name, or its file was made beforehand", record),
+		fmt.Sprintf("%s calls it an increment, and its header names no backing file, as that of an increment by %s does: it may be a full backup under an increment's name, or its file was made beforehand", record, writer),
 		"--assume restores it as an increment")
 	for i := range m.claims {
 		m.claims[i].Grade = Assumed

@@ -154,7 +154,7 @@ func TestDiscover(t *testing.T) {
 		{"backing chain, rebased flatly", fstest.MapFS{"x.qcow2": image(4096, ""), "m.qcow2": image(4096, "x.qcow2"), "a.qcow2": image(4096, "x.qcow2")},
 			"x/x full\nx/a incremental on x, assumed note:flat-rebase refuse:assumed\nx/m incremental on x, assumed note:flat-rebase refuse:assumed\n"},
 		{"backing chain that loops", fstest.MapFS{"m.qcow2": image(4096, "a.qcow2"), "a.qcow2": image(4096, "m.qcow2")},
-			"a/a incremental refuse:loop\na/m incremental on a, implied refuse:loop\n"},
+			"a/a incremental doubt:contradiction refuse:loop\na/m incremental on a, assumed doubt:contradiction refuse:loop refuse:assumed\n"},
 		{"backing file that leads out", fstest.MapFS{"m.qcow2": image(4096, "../../etc/passwd")}, "m/m incremental refuse:gap\n"},
 		{"numbers with a gap", fstest.MapFS{"q/disk.0.0": image(4096, "nbd:x"), "r/disk.0.1": image(4096, "nbd:x"), "s/disk.0.3": image(4096, "nbd:x")},
 			"0/0 full\n0/1 incremental on 0, implied\n0/3 incremental refuse:gap\n"},

@@ -101,7 +101,7 @@ func (b *Backup) rivals(o *Backup) bool {
 func (d *Disk) Newest() ([]*Backup, error) {
 	var last *Backup
 	for _, b := range d.Backups {
-		if last == nil || !b.Time.Before(last.Time) {
+		if last == nil || b.follows(last) {
 			last = b
 		}
 	}
@@ -109,6 +109,15 @@ func (d *Disk) Newest() ([]*Backup, error) {
 		return nil, &RouteError{Disk: d.Name, Point: "newest", Problem: Problem{Kind: ProblemNoBackup, Severity: Refuse, Text: "there is no backup"}}
 	}
 	return d.At(last.Point)
+}
+
+// follows says that a backup is newer than one that stands before it in the tree: by
+// its time, or, where no record has that, because it was made on top of it.
+func (b *Backup) follows(o *Backup) bool {
+	if b.Time.IsZero() && b.Parent != nil {
+		return b.Parent == o
+	}
+	return !b.Time.Before(o.Time)
 }
 
 // before are the backups of the newest point that is not later than t.

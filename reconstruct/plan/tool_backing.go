@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -26,7 +27,25 @@ func (s *scan) readBacking() []*member {
 		}
 	}
 	s.nameChains(all)
+	doubtRenamed(all)
 	return all
+}
+
+// doubtRenamed doubts the names in the headers of a folder's images where one of
+// them names itself: see judgeRenamed.
+func doubtRenamed(all []*member) {
+	renamed := map[string]string{} // by folder
+	for _, m := range all {
+		if slices.ContainsFunc(m.claims, func(c claim) bool { return c.id == m.ID() }) && renamed[m.dir] == "" {
+			renamed[m.dir] = m.ID()
+		}
+	}
+	for _, m := range all {
+		if who := renamed[m.dir]; who != "" && who != m.ID() && len(m.claims) > 0 {
+			m.claims[0].Grade = Assumed
+			m.tell(ProblemContradiction, Doubt, fmt.Sprintf(renamedText, who, m.image.backing), renamedAdvice)
+		}
+	}
 }
 
 // below is the item that an image names as its backing file.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -23,6 +24,8 @@ type pushes struct {
 	bySource    map[string][]*item // checkpoints by the path of a disk
 	byDomain    map[string][]*item
 	nearest     map[string][]*item // to a folder, see near
+	named       map[string]bool    // by folder, see namedJobs
+	known       map[string]bool    // the names of checkpoints
 }
 
 // readLibvirt reads push backups of libvirt that have its documents beside them.
@@ -45,9 +48,10 @@ func (s *scan) readLibvirt() []*member {
 
 func newPushes(s *scan) *pushes {
 	p := &pushes{scan: s, members: map[*item]*member{}, disks: map[*item][]libvirt.DomainDisk{}, uuids: map[*item]string{},
-		bySource: map[string][]*item{}, byDomain: map[string][]*item{}, nearest: map[string][]*item{}}
+		bySource: map[string][]*item{}, byDomain: map[string][]*item{}, nearest: map[string][]*item{}, named: map[string]bool{}, known: map[string]bool{}}
 	p.checkpoints = s.free(func(it *item) bool { return it.checkpoint != nil })
 	for _, cp := range p.checkpoints {
+		p.known[cp.checkpoint.ResolvedName()] = true
 		p.uuids[cp] = cp.checkpoint.DomainUUID()
 		p.byDomain[p.uuids[cp]] = append(p.byDomain[p.uuids[cp]], cp)
 		p.disks[cp] = blockDisks(cp.checkpoint)
@@ -93,8 +97,11 @@ func (p *pushes) jobMember(it, image *item, d libvirt.BackupDisk, cp *item) *mem
 	image.raw = image.image == nil && image.broken == nil
 	m := newMember(image, ToolLibvirt, "libvirt")
 	m.disk, m.point = d.Name, stem(image.name)
-	if cp != nil {
+	switch {
+	case cp != nil:
 		p.atCheckpoint(m, cp, d.Name)
+	case p.namedJobs(it.dir):
+		m.point = jobStem(it.name)
 	}
 	base, err := d.Base(it.backup)
 	if err != nil {
@@ -108,10 +115,60 @@ func (p *pushes) jobMember(it, image *item, d libvirt.BackupDisk, cp *item) *mem
 		return m
 	}
 	m.setKind(Incremental)
-	m.claim(claim{point: base, Evidence: Evidence{Proven, it.ID(), "says that it is incremental to " + base}})
+	if cp == nil {
+		p.atBase(m, it, base, d.Name)
+	}
+	m.claim(p.baseClaim(it, base))
 	m.claimCurrent(cp)
-	m.doubtWhole(it.ID())
+	m.doubtWhole("libvirt", it.ID())
 	return m
+}
+
+// atBase puts an increment that was made without a checkpoint to the domain of the
+// checkpoint that it is incremental to.
+func (p *pushes) atBase(m *member, it *item, base, disk string) {
+	for _, cp := range p.near(it) {
+		if c := cp.checkpoint; c.ResolvedName() == base {
+			m.domain, m.scope, m.disk = c.DomainName(), "libvirt "+p.uuids[cp], p.targetOf(cp, disk)
+		}
+	}
+}
+
+// baseClaim is the word of a backup XML. It names a checkpoint; where no checkpoint
+// XML is there, which backup was made with that one is told by the name of another
+// document alone.
+func (p *pushes) baseClaim(it *item, base string) claim {
+	e := Evidence{Proven, it.ID(), "says that it is incremental to " + base}
+	if !p.known[base] {
+		e.Grade = Implied
+	}
+	return claim{point: base, Evidence: e}
+}
+
+// namedJobs says that the backup XML of a folder are called after the checkpoints
+// that were made with them: one names as its base what another is called.
+func (p *pushes) namedJobs(dir string) bool {
+	named, ok := p.named[dir]
+	if !ok {
+		named = p.findNamedJobs(dir)
+		p.named[dir] = named
+	}
+	return named
+}
+
+func (p *pushes) findNamedJobs(dir string) bool {
+	called := map[string]bool{}
+	for _, it := range p.inDir(dir) {
+		if it.backup != nil {
+			called[jobStem(it.name)] = true
+		}
+	}
+	return slices.ContainsFunc(p.inDir(dir), func(it *item) bool {
+		return it.backup != nil && slices.ContainsFunc(it.backup.Disks, func(d libvirt.BackupDisk) bool {
+			base, err := d.Base(it.backup)
+			return err == nil && called[base]
+		})
+	})
 }
 
 // atCheckpoint says that a member is the backup of a checkpoint.
@@ -268,6 +325,12 @@ func documentStem(name string) string {
 	return strings.Trim(name, "-_. ")
 }
 
+var jobWords = regexp.MustCompile(`(?i)[-_. ]*(?:domain)?(?:backup)?\.xml$`)
+
+// jobStem is the name of a backup XML without its extension and the word for what
+// it is, as it is written: names of checkpoints have capitals.
+func jobStem(name string) string { return jobWords.ReplaceAllString(name, "") }
+
 func stem(name string) string { return strings.TrimSuffix(name, path.Ext(name)) }
 
 // readNamed takes images whose name, or whose folder's, holds the name of a
@@ -290,7 +353,7 @@ func (p *pushes) readNamed() {
 		}
 		if m.kind == Incremental {
 			m.claimCurrent(cp)
-			m.doubtWhole(cp.ID())
+			m.doubtWhole("libvirt", cp.ID())
 		}
 		p.addMember(m)
 	}
@@ -403,7 +466,7 @@ func (p *pushes) number(found diskItems, line []*item) {
 			m.setKind(Incremental)
 			m.claim(claim{point: line[i-1].checkpoint.ResolvedName(), Evidence: Evidence{Assumed, m.ID(),
 				fmt.Sprintf("is number %d of %d images in the order of their names and there are as many checkpoints", i+1, len(line))}})
-			m.doubtWhole("the order of names")
+			m.doubtWhole("libvirt", "the order of names")
 		}
 		p.addMember(m)
 	}

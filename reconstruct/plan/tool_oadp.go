@@ -97,7 +97,7 @@ func (m *member) oadpParent(index *item, c oadpCheckpoint) {
 	}
 	m.setKind(Incremental)
 	m.claim(claim{point: c.Parent, Evidence: Evidence{Proven, index.ID(), "says that the parent of " + c.ID + " is " + c.Parent}})
-	m.doubtWhole(index.ID())
+	m.doubtWhole("libvirt", index.ID())
 }
 
 // oadpFile finds a file of a checkpoint: the name alone, in the folder of the

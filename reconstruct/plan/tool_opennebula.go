@@ -23,6 +23,7 @@ func (s *scan) readOpenNebula() []*member {
 			m.alone = true
 		} else {
 			m.claim(claim{point: before, Evidence: Evidence{Implied, m.ID(), "is numbered as the one after increment " + before}})
+			m.doubtWhole("OpenNebula", "its number")
 		}
 		all = append(all, m)
 	}

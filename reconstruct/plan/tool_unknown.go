@@ -98,7 +98,7 @@ func nameLoose(chain []*member) {
 	inSequenceWhere(chain, Assumed, "comes next in the order of names after", func(m *member) bool { return len(m.claims) == 0 })
 	for _, m := range chain {
 		if m.kind == Incremental {
-			m.doubtWhole("its name")
+			m.doubtWhole("libvirt", "its name")
 		}
 	}
 }

@@ -145,7 +145,7 @@ func removeFull(dir string, s Set) (Expect, error) {
 }
 
 func removeOne(dir string, s Set, t Truth, v Verdict) (Expect, error) {
-	e := s.expect("missing", "gap", "no full", "not there", "no such", t.Point, t.Files[0])
+	e := s.expect("missing", "gap", "no full", "no backup of", "not there", "no such", t.Point, t.Files[0])
 	e.Files = t.Files
 	e.from(s, t, v)
 	e.of[key{t.Disk, t.Point}] = Refuse

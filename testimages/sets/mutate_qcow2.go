@@ -97,7 +97,7 @@ func corruptTable(dir string, s Set) (Expect, error) {
 }
 
 func cutImage(dir string, s Set) (Expect, error) {
-	e := s.expect("beyond", "end of", "ends", "cut", "truncat", "outside", "past", "size")
+	e := s.expect("beyond", "end of", "ends", "cut", "truncat", "outside", "past", "size", "bytes, and it has")
 	e.from(s, s.middle(), Refuse)
 	return e, damageImage(dir, s, &e, func(b []byte, _, _ int) []byte { return b[:len(b)/2/512*512] })
 }
@@ -169,8 +169,9 @@ func flatRebase(dir string, s Set) (Expect, error) {
 			return e, err
 		}
 		e.Files = append(e.Files, t.Files[0])
-		if t.Parent != full.Point || v.Has(Right) {
-			e.of[key{t.Disk, t.Point}] = v
+		e.of[key{t.Disk, t.Point}] = v
+		if t.Parent == full.Point { // right all the same, but who can tell it from its siblings
+			e.of[key{t.Disk, t.Point}] |= Right
 		}
 	}
 	return e, nil

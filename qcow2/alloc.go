@@ -33,6 +33,14 @@ func newAllocator(img *Image, refs *refcounts, used *bitmap.Bitmap, atEnd bool) 
 		file: file, end: file, size: img.size, taken: map[int64]bool{}}
 }
 
+// sizeOr is the size of the file as it is, or size before there is an allocator.
+func (a *allocator) sizeOr(size int64) int64 {
+	if a == nil {
+		return size
+	}
+	return a.size
+}
+
 // fileSize is the size of the file when all that was allocated is written. The
 // last cluster of a file may be cut, until it is allocated anew.
 func (a *allocator) fileSize() int64 {
@@ -66,6 +74,43 @@ func (a *allocator) allocate(n int64) (HostOffset, error) {
 		}
 	}
 	return HostOffset(first * a.geometry.ClusterSize()), nil
+}
+
+// allocateRun is allocate for up to n clusters, as many as follow each other in the
+// first place that is free; it tells how many.
+func (a *allocator) allocateRun(n int64) (HostOffset, int64, error) {
+	first, err := a.take(1)
+	if err != nil {
+		return 0, 0, err
+	}
+	got := int64(1)
+	for ; got < n; got++ {
+		if free, err := a.freeAt(first + got); err != nil {
+			return 0, 0, err
+		} else if !free {
+			break
+		}
+		a.taken[first+got] = true
+	}
+	a.end = max(a.end, first+got)
+	if first+got <= a.file {
+		a.next = max(a.next, first+got)
+	}
+	for c := first; c < first+got; c++ {
+		a.counts = append(a.counts, c)
+		if err := a.count(c); err != nil {
+			return 0, 0, err
+		}
+	}
+	return HostOffset(first * a.geometry.ClusterSize()), got, nil
+}
+
+// freeAt is free, for a cluster that may be in used.
+func (a *allocator) freeAt(c int64) (bool, error) {
+	if a.used.Test(c*a.geometry.ClusterSize()) || (c+1)*a.geometry.ClusterSize() > maxHostOffset {
+		return false, nil
+	}
+	return a.free(c)
 }
 
 // take finds n free clusters that follow each other.

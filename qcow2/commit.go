@@ -1,7 +1,6 @@
 package qcow2
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,18 +11,13 @@ import (
 // A commit writes a transaction in four phases with a sync behind each: allocate,
 // fill, link, release (docs/crash-safety.md).
 type commit struct {
-	f     File
-	img   *Image
-	tx    *Tx
-	refs  *refcounts
-	x     *references
-	alloc *allocator
+	*session
+	tx   *Tx
+	edit func(sector []byte) // changes the first sector further, in the link
 
-	gone   []hostRange    // of the old directory and of bitmaps that go
-	kept   *bitmap.Bitmap // clusters of bitmaps that stay
+	gone   []hostRange // of the old directory and of bitmaps that go
 	leaked int64
 
-	first       []byte // the first cluster as it stands
 	header      *headerPlan
 	newTable    HostOffset // of the refcount table, where it moves
 	newClusters int64
@@ -49,7 +43,7 @@ func (c *commit) prepare() error {
 
 // run writes it.
 func (c *commit) run() error {
-	for _, phase := range []func() error{c.allocate, c.fill} {
+	for _, phase := range []func() error{c.allocatePhase, c.fill} {
 		if err := phase(); err != nil {
 			c.giveBack()
 			return err
@@ -64,38 +58,23 @@ func (c *commit) run() error {
 	return nil
 }
 
-// survey finds out what refers to which cluster.
+// survey finds out what the bitmaps refer to.
 func (c *commit) survey() error {
-	var err error
-	if c.refs, err = loadRefcounts(c.f, c.img); err != nil {
+	kept, err := newClusterSet(c.img.geometry, c.alloc.sizeOr(c.img.size))
+	if err != nil {
 		return err
 	}
-	if c.x, err = findReferences(c.img, c.refs); err != nil {
+	unknown, err := c.surveyBitmaps(kept)
+	if err != nil {
 		return err
 	}
-	if c.kept, err = newClusterSet(c.img.geometry, c.img.size); err != nil {
-		return err
-	}
-	if err := c.surveyBitmaps(); err != nil {
-		return err
-	}
-	used := c.x.used.Clone()
-	for _, other := range []*bitmap.Bitmap{c.x.refs, c.kept} {
-		if err := used.Union(other); err != nil {
-			return err
-		}
-	}
-	for _, r := range c.gone {
-		used.Set(int64(r.host), r.n)
-	}
-	c.alloc = newAllocator(c.img, c.refs, used, c.x.unknown)
-	return nil
+	return c.know(kept, c.gone, unknown)
 }
 
 // surveyBitmaps sorts what the old directory refers to into what stays and what
 // goes. What cannot be followed keeps its clusters, and since those are not known,
 // nothing before the end of the file is allocated.
-func (c *commit) surveyBitmaps() error {
+func (c *commit) surveyBitmaps(kept *bitmap.Bitmap) (unknown bool, err error) {
 	if x, err := c.img.bitmapsExtension(); x != nil && err == nil {
 		c.gone = append(c.gone, hostRange{x.directoryOffset, int64(x.directorySize)})
 	}
@@ -109,27 +88,25 @@ func (c *commit) surveyBitmaps() error {
 		info := &c.tx.old[i]
 		ranges, err := c.img.bitmapRanges(info)
 		if format := new(*FormatError); err != nil && !errors.As(err, format) {
-			return fmt.Errorf("reading the table of bitmap %q: %w", info.Name, err)
+			return false, fmt.Errorf("reading the table of bitmap %q: %w", info.Name, err)
 		}
-		if err != nil || info.Type != bitmapDirtyTracking || len(info.ExtraData) > 0 {
-			c.x.unknown = true
-		}
+		unknown = unknown || err != nil || info.Type != bitmapDirtyTracking || len(info.ExtraData) > 0
 		if !stays[info.index] {
 			c.gone = append(c.gone, ranges...)
 			continue
 		}
 		for _, r := range ranges {
 			if at, ok := c.x.refs.Next(int64(r.host) &^ (c.img.geometry.ClusterSize() - 1)); ok && at < int64(r.host)+r.n {
-				return info.fail("bitmap_table_offset", uint64(at), "the bitmap shares a cluster with the refcounts, which are written in place")
+				return false, info.fail("bitmap_table_offset", uint64(at), "the bitmap shares a cluster with the refcounts, which are written in place")
 			}
-			c.kept.Set(int64(r.host), r.n)
+			kept.Set(int64(r.host), r.n)
 		}
 	}
-	if c.img.BitmapsStale() && c.x.unknown {
+	if c.img.BitmapsStale() && (unknown || c.x.unknown) {
 		// What a stale directory names may long belong to something unknown.
 		c.gone = nil
 	}
-	return nil
+	return unknown, nil
 }
 
 // plan allocates, in memory, all that will be written.
@@ -163,10 +140,6 @@ func (c *commit) plan() error {
 	return err
 }
 
-func (c *commit) clusters(n int64) int64 {
-	return (n + c.img.geometry.ClusterSize() - 1) >> c.img.geometry.ClusterBits
-}
-
 // planBitmap allocates the table and data of a bitmap: section "Bitmap table".
 func (c *commit) planBitmap(bits *bitmap.Bitmap) (placed, error) {
 	cluster := c.img.geometry.ClusterSize()
@@ -192,54 +165,18 @@ func (c *commit) planBitmap(bits *bitmap.Bitmap) (placed, error) {
 	return p, err
 }
 
-// allocate is the first phase. Blocks and a new table stand in clusters that
-// nothing points at until they are whole.
-func (c *commit) allocate() error {
-	if err := c.refs.flushBlocks(); err != nil {
-		return err
-	}
+// allocatePhase is the first phase.
+func (c *commit) allocatePhase() error {
+	err := c.allocate(c.newTable, c.newClusters)
+	c.gone, c.retired = append(c.gone, c.retired...), nil
 	if c.newClusters > 0 {
-		return c.moveTable()
-	}
-	if err := c.f.Sync(); err != nil {
-		return err
-	}
-	linked, err := c.refs.linkBlocks()
-	if err == nil && linked {
-		err = c.f.Sync()
+		c.header.setRefTable(c.newTable, uint32(c.newClusters))
 	}
 	return err
 }
 
-// moveTable writes the larger refcount table to its place and links it in the
-// header's first sector.
-func (c *commit) moveTable() error {
-	n := c.newClusters << c.img.geometry.ClusterBits
-	if err := c.write(c.newTable, c.refs.encodeTable(n/8)); err != nil {
-		return err
-	}
-	if err := c.f.Sync(); err != nil {
-		return err
-	}
-	sector := bytes.Clone(c.first[:atomicUnit])
-	putRefTable(sector, c.newTable, uint32(c.newClusters))
-	c.header.setRefTable(c.newTable, uint32(c.newClusters))
-	if err := overwriteSector(c.f, sector, c.first[:atomicUnit]); err != nil {
-		return err
-	}
-	copy(c.first, sector)
-	c.refs.linked()
-	c.gone = append(c.gone, hostRange{c.refs.tableOffset, c.refs.room * 8})
-	c.x.refs.Unset(int64(c.refs.tableOffset), c.refs.room*8)
-	return c.f.Sync()
-}
-
 // planHeader plans the link.
 func (c *commit) planHeader() error {
-	c.first = make([]byte, c.img.geometry.ClusterSize())
-	if err := readFull(c.f, c.first[:min(int64(len(c.first)), c.img.size)], 0); err != nil {
-		return fmt.Errorf("reading the header: %w", err)
-	}
 	var data []byte
 	if n := len(c.tx.bitmaps); n > 0 {
 		data = binary.BigEndian.AppendUint32(data, uint32(n))
@@ -248,7 +185,9 @@ func (c *commit) planHeader() error {
 		data = binary.BigEndian.AppendUint64(data, uint64(c.directory))
 	}
 	var err error
-	c.header, err = planHeader(c.img, c.first, data)
+	if c.header, err = planHeader(c.img, c.first, data); err == nil && c.edit != nil {
+		c.header.editSectors(c.edit)
+	}
 	return err
 }
 
@@ -267,10 +206,8 @@ func (c *commit) fill() error {
 			return fmt.Errorf("writing the bitmap directory: %w", err)
 		}
 	}
-	if size := c.alloc.fileSize(); size != c.img.size {
-		if err := c.f.Truncate(size); err != nil {
-			return err
-		}
+	if err := c.extend(); err != nil {
+		return err
 	}
 	return c.f.Sync()
 }
@@ -301,15 +238,6 @@ func (c *commit) fillBitmap(p placed) error {
 	return c.write(p.table, c.padded(table))
 }
 
-// write is the gate of the fill phase: only what this transaction allocated is
-// ever written.
-func (c *commit) write(host HostOffset, b []byte) error {
-	if !c.alloc.owns(host, int64(len(b))) {
-		return fmt.Errorf("refusing to write %d bytes at %s, which were not allocated: this is a bug", len(b), host)
-	}
-	return writeFull(c.f, b, host)
-}
-
 // release is the fourth phase: the clusters that nothing points at any more.
 func (c *commit) release() error {
 	done, err := newClusterSet(c.img.geometry, c.img.size)
@@ -323,8 +251,12 @@ func (c *commit) release() error {
 				continue
 			}
 			done.Set(at, size)
-			if err := c.releaseCluster(at / size); err != nil {
+			leaked, err := c.releaseCluster(at/size, 0)
+			if err != nil {
 				return err
+			}
+			if leaked {
+				c.leaked++
 			}
 		}
 	}
@@ -335,40 +267,6 @@ func (c *commit) release() error {
 		return err
 	}
 	return c.f.Sync()
-}
-
-// releaseCluster takes one from a refcount. More than one is a leak that was there
-// before.
-func (c *commit) releaseCluster(cluster int64) error {
-	n, err := c.refs.get(cluster)
-	if err != nil || n == 0 {
-		return err
-	}
-	if n > 1 {
-		c.leaked++
-	}
-	c.refs.set(cluster, n-1)
-	return nil
-}
-
-// giveBack undoes the allocation after a failure, as far as the file allows; what
-// it cannot undo is leaked. Refcount blocks that were made stay: they count
-// themselves.
-func (c *commit) giveBack() {
-	for _, cluster := range c.alloc.counts {
-		if b, err := c.refs.block(cluster / c.img.geometry.refcountsPerBlock()); err != nil || b == nil || b.fresh {
-			continue
-		}
-		c.refs.set(cluster, 0)
-	}
-	if c.refs.flushBlocks() != nil || c.f.Sync() != nil {
-		return
-	}
-	if len(c.alloc.counts) == len(c.alloc.taken) { // no refcount structure is new
-		if c.f.Truncate(c.img.size) == nil {
-			c.f.Sync()
-		}
-	}
 }
 
 // encodeDirectory is the section "Bitmap directory".

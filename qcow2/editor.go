@@ -31,13 +31,14 @@ type Editor struct {
 	opts   Options
 	img    *Image
 	leaked int64
-	failed error // an Update failed while it was writing
+	failed error  // a change failed while it was written
+	guest  *Guest // is open
 }
 
 // Edit opens the image in f, a file of size bytes, for changing. It only reads.
 //
-// Beside the errors of Open there are ErrDirty, ErrCorrupt, and
-// *UnsupportedError for version 2, which cannot hold bitmaps.
+// Beside the errors of Open there are ErrDirty and ErrCorrupt. Version 2 cannot hold
+// bitmaps: there Update is an *UnsupportedError.
 func Edit(f File, size int64, opts *Options) (*Editor, error) {
 	e := &Editor{f: f}
 	if opts != nil {
@@ -46,24 +47,49 @@ func Edit(f File, size int64, opts *Options) (*Editor, error) {
 	return e, e.reopen(size)
 }
 
+// reopen reads the image anew. Files that it refers to as before stay open.
 func (e *Editor) reopen(size int64) error {
-	img, err := Open(e.f, size, &e.opts)
+	opts := e.opts
+	if old := e.img; old != nil {
+		opts.OpenRef = old.keepRefs(e.opts.OpenRef)
+	}
+	img, err := Open(e.f, size, &opts)
 	if err != nil {
 		return err
 	}
-	e.img = img
+	if e.img == nil {
+		e.img = img
+	} else { // who holds it goes on with the image as it is now
+		*e.img = *img
+		e.img.active.img = e.img
+	}
 	switch {
 	case img.Corrupt():
 		return ErrCorrupt
 	case img.Dirty():
 		return ErrDirty
-	case img.header.Version < 3:
-		return &UnsupportedError{Feature: "bitmaps in an image of version 2 (qemu-img amend -o compat=1.1 makes it version 3)"}
 	}
 	return nil
 }
 
-// Image is the image as the last Update left it, for reading.
+// keepRefs is open, for all but what img has opened already.
+func (img *Image) keepRefs(open func(Ref) (Disk, error)) func(Ref) (Disk, error) {
+	if open == nil {
+		return nil
+	}
+	return func(ref Ref) (Disk, error) {
+		if d, ok := img.storage.(Disk); ok && img.dataFile != nil && ref == *img.dataFile {
+			return d, nil
+		}
+		if img.backing != nil && ref == *img.backingRef {
+			return img.backing, nil
+		}
+		return open(ref)
+	}
+}
+
+// Image is the image as the last change left it, for reading. It stays the same one,
+// and must not be read while a method of the Editor or its Guest runs.
 func (e *Editor) Image() *Image { return e.img }
 
 // Leaked is how many clusters the last Update left without an owner: those of a
@@ -80,8 +106,11 @@ func (e *Editor) Leaked() int64 { return e.leaked }
 // giving back clusters: the new state stands, with leaks. After any of them the
 // Editor refuses all further work; open the image anew to see what it holds.
 func (e *Editor) Update(fn func(*Tx) error) error {
-	if e.failed != nil {
-		return fmt.Errorf("an earlier change failed: %w", e.failed)
+	if err := e.ready(); err != nil {
+		return err
+	}
+	if e.img.header.Version < 3 {
+		return &UnsupportedError{Feature: "bitmaps in an image of version 2 (qemu-img amend -o compat=1.1 makes it version 3)"}
 	}
 	tx, err := newTx(e.img)
 	if err != nil {
@@ -90,7 +119,11 @@ func (e *Editor) Update(fn func(*Tx) error) error {
 	if err := fn(tx); err != nil || !tx.changed {
 		return err
 	}
-	c := &commit{f: e.f, img: e.img, tx: tx}
+	s, err := newSession(e.f, e.img, false)
+	if err != nil {
+		return err
+	}
+	c := &commit{session: s, tx: tx}
 	if err := c.prepare(); err != nil {
 		return err
 	}
@@ -98,7 +131,23 @@ func (e *Editor) Update(fn func(*Tx) error) error {
 		return e.failed
 	}
 	e.leaked = c.leaked
-	if e.failed = e.reopen(c.alloc.fileSize()); e.failed != nil {
+	return e.changed(c.alloc.fileSize())
+}
+
+// ready reports what forbids a change.
+func (e *Editor) ready() error {
+	switch {
+	case e.failed != nil:
+		return fmt.Errorf("an earlier change failed: %w", e.failed)
+	case e.guest != nil:
+		return errors.New("the guest is being changed: close it first")
+	}
+	return nil
+}
+
+// changed reads the image after a change; the file has size bytes now.
+func (e *Editor) changed(size int64) error {
+	if e.failed = e.reopen(size); e.failed != nil {
 		return fmt.Errorf("the change is made, but reading the image again failed: %w", e.failed)
 	}
 	return nil

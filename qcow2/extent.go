@@ -88,7 +88,8 @@ func (v *view) walkBelow(e Extent, out *merger) error {
 	return nil
 }
 
-// walk emits the extents of this layer alone, cluster by cluster and unmerged.
+// walk emits the extents of this layer alone, unmerged: cluster by cluster, but runs of
+// empty entries at once.
 func (v *view) walk(off, end int64, emit func(Extent) bool) error {
 	if m := v.img.header.CryptMethod; m != CryptNone {
 		return &UnsupportedError{Feature: "encryption with " + m.String()}
@@ -160,9 +161,15 @@ func (v *view) walkTable(l2 HostOffset, off, end int64, emit func(Extent) bool) 
 		if err != nil {
 			return err
 		}
-		for off < min(end, s.end) {
-			next := min(end, s.clusterEnd(off))
-			if err := v.walkCluster(s, off, next, emit); err != nil {
+		for to := min(end, s.end); off < to; {
+			next := s.absentEnd(off, to)
+			if next > off {
+				err = stopped(emit(Extent{Off: off, Len: next - off}))
+			} else {
+				next = min(to, s.clusterEnd(off))
+				err = v.walkCluster(s, off, next, emit)
+			}
+			if err != nil {
 				return err
 			}
 			off = next
@@ -214,6 +221,21 @@ func (s *l2Slice) entry(off int64) (l2Entry, subclusterBitmap) {
 		return l2Entry(s.words[2*i]), subclusterBitmap(s.words[2*i+1])
 	}
 	return l2Entry(s.words[i]), 0
+}
+
+// absentEnd is where the run of empty entries that maps off ends, to at the latest; off
+// where that has another entry. Most tables of a large disk hold little else.
+func (s *l2Slice) absentEnd(off, to int64) int64 {
+	per := s.geometry.l2EntryWords()
+	first := (off - s.off) >> s.geometry.ClusterBits * per
+	n := first
+	for n < int64(len(s.words)) && s.words[n] == 0 {
+		n++
+	}
+	if n-first < per {
+		return off
+	}
+	return min(to, s.off+n/per<<s.geometry.ClusterBits)
 }
 
 // fail is the error that the entry which maps off breaks a rule.

@@ -38,9 +38,14 @@ func (p *headerPlan) writeSector(edit func(sector []byte)) {
 
 // setRefTable makes all steps keep a refcount table that has moved before them.
 func (p *headerPlan) setRefTable(host HostOffset, clusters uint32) {
+	p.editSectors(func(sector []byte) { putRefTable(sector, host, clusters) })
+}
+
+// editSectors makes all steps that write the first sector change it further.
+func (p *headerPlan) editSectors(edit func(sector []byte)) {
 	for _, s := range p.steps {
 		if s.off == 0 {
-			putRefTable(s.data, host, clusters)
+			edit(s.data)
 		}
 	}
 }

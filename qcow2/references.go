@@ -19,12 +19,25 @@ type references struct {
 	run, end HostOffset     // data clusters that follow each other, not yet in used
 	words    []uint64       // of the slice that was loaded last
 	bytes    []byte
+
+	counts *extraCounts   // nil: only whether a cluster is used is asked
+	tables *references    // to L2 tables alone, counted first
+	twice  *bitmap.Bitmap // clusters that the active disk refers to more than once
+	active bool           // it is walked
+	weight uint64         // how many L1 entries refer to the L2 table that is walked
 }
 
 // findReferences follows every reference but those of bitmaps. What breaks the
-// format is an error: it could be hit by an allocation.
-func findReferences(img *Image, r *refcounts) (*references, error) {
-	x := &references{img: img}
+// format is an error: it could be hit by an allocation. counted also finds out how
+// many references there are to each cluster.
+func findReferences(img *Image, r *refcounts, counted bool) (*references, error) {
+	x := &references{img: img, weight: 1}
+	if counted {
+		x.counts = &extraCounts{pages: map[int64]*[extraPage]uint16{}}
+		if err := x.countTables(); err != nil {
+			return nil, err
+		}
+	}
 	for _, b := range []**bitmap.Bitmap{&x.used, &x.l2, &x.refs} {
 		var err error
 		if *b, err = newClusterSet(img.geometry, img.size); err != nil {
@@ -41,6 +54,7 @@ func findReferences(img *Image, r *refcounts) (*references, error) {
 	for _, e := range img.extensions {
 		x.unknown = x.unknown || e.Name() == "unknown"
 	}
+	x.tables = nil // it has served
 	return x, nil
 }
 
@@ -62,7 +76,7 @@ func (x *references) add(structure string, host HostOffset, n int64) error {
 	if rule != "" {
 		return &FormatError{Structure: structure, Field: "offset", Host: host, Value: uint64(n), Msg: rule}
 	}
-	x.used.Set(int64(host), n)
+	x.mark(int64(host), n)
 	return nil
 }
 
@@ -83,14 +97,19 @@ func (x *references) flush() error {
 	}
 	run := x.run
 	x.run = x.end
+	if x.counts != nil && x.active {
+		x.markTwice(int64(run), int64(x.end-run))
+	}
 	return x.add("L2 table", run, int64(x.end-run))
 }
 
 // addViews adds the active disk, the snapshot table, and the snapshots.
 func (x *references) addViews() error {
+	x.active = true
 	if err := x.addView(&x.img.active); err != nil {
 		return err
 	}
+	x.active = false
 	list, length, err := x.img.loadSnapshots()
 	if err != nil || len(list) == 0 {
 		return err
@@ -128,7 +147,7 @@ func (x *references) addView(v *view) error {
 			continue
 		}
 		x.l2.Set(int64(l2), 1)
-		if err := x.addTable(v, l2); err != nil {
+		if err := x.addWeighted(v, l2); err != nil {
 			return err
 		}
 	}

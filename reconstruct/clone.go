@@ -196,6 +196,11 @@ func (s *sharer) whole(e qcow2.Extent, size int64) (off, end int64) {
 // shareRun shares what stands in a row from off on, whole blocks of it, and returns
 // how much that is; 0: nothing.
 func (s *sharer) shareRun(f *os.File, src *shareSource, e qcow2.Extent, off, end int64) int64 {
+	if !src.worked.Load() {
+		if end = min(end, off+s.block); !s.worthTrying(f, int64(e.Host)+off-e.Off, end-off) {
+			return 0
+		}
+	}
 	host, n, err := s.dst.Place(off, end-off)
 	if n &^= s.block - 1; err != nil || n <= 0 || host&(s.align-1) != 0 {
 		return 0
@@ -206,4 +211,11 @@ func (s *sharer) shareRun(f *os.File, src *shareSource, e qcow2.Extent, off, end
 	}
 	src.worked.Store(true)
 	return n
+}
+
+// worthTrying reports that the first block to be shared of a file is not zero. What
+// is placed in vain stays allocated, so it should be something to be written then.
+func (s *sharer) worthTrying(f *os.File, host, n int64) bool {
+	p := make([]byte, n)
+	return readFull(f, p, host) == nil && !allZero(p)
 }

@@ -20,25 +20,41 @@ func (c *copier) hashes() bool { return c.sums && !c.spared.Load() }
 
 // whole reports an extent of which many chunks at once are to be shared.
 func (c *copier) whole(e qcow2.Extent) bool {
-	return c.sharer != nil && c.resume == nil && !c.inOrder() && !c.hashes() && c.sharer.likely(e)
+	return c.sharer != nil && c.resume == nil && c.opts.Only == nil && !c.inOrder() && !c.hashes() && c.sharer.likely(e)
 }
 
 // share has the target share what it can of a chunk, and notes that on the desk.
 func (c *copier) share(ctx context.Context, d *desk, u *unit) error {
+	if c.opts.Only != nil {
+		return c.settle(ctx, d, u)
+	}
 	d.shared = d.shared[:0]
 	if c.sharer == nil {
 		return nil
 	}
 	for _, e := range u.extents {
-		if err := context.Cause(ctx); err != nil {
+		if err := c.shareOne(ctx, d, e); err != nil {
 			return err
 		}
-		if s := c.sharer.share(e); s.off < s.end {
-			d.shared = append(d.shared, s)
-			c.shared.Add(s.end - s.off)
-		}
 	}
-	if len(d.shared) > 0 && c.spare {
+	return nil
+}
+
+// shareOne has the target share what it can of an extent.
+func (c *copier) shareOne(ctx context.Context, d *desk, e qcow2.Extent) error {
+	if c.sharer == nil {
+		return nil
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	s := c.sharer.share(e)
+	if s.off >= s.end {
+		return nil
+	}
+	d.shared = append(d.shared, s)
+	c.shared.Add(s.end - s.off)
+	if c.spare {
 		c.spared.Store(true)
 	}
 	return nil
@@ -59,7 +75,11 @@ func (c *copier) storeRest(ctx context.Context, d *desk) error {
 		return c.store(ctx, &d.piece)
 	}
 	for off, end := range gaps(d.shared, d.piece.off, d.piece.end()) {
-		d.rest.cut(&d.piece, off, end)
+		if d.piece.zero {
+			d.rest.cutZeros(&d.piece, off, end)
+		} else {
+			d.rest.cut(&d.piece, off, end)
+		}
 		if err := c.store(ctx, &d.rest); err != nil {
 			return err
 		}

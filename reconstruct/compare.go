@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"sync"
 	"sync/atomic"
 
 	"github.com/qbitkit/qbit/bitmap"
@@ -25,8 +26,11 @@ type CompareOptions struct {
 
 const (
 	sector = 512
-	// compareUnit is what is compared at a time; there are two buffers of it.
+	// compareUnit is what a worker compares; it has two buffers of it.
 	compareUnit = 1 << 20
+	// comparePiece is how much of it is read at a time, of both disks: so little that
+	// it is still in the processor's cache when it is compared.
+	comparePiece = 256 << 10
 )
 
 // Compare yields the guest ranges, ascending, where the contents of a and b
@@ -48,7 +52,7 @@ func Compare(ctx context.Context, a, b qcow2.Disk, opts *CompareOptions) iter.Se
 			yield(bitmap.Range{}, &SizeError{A: a.Size(), B: b.Size()})
 			return
 		}
-		slots := slotsFor(c.opts.Memory, 2*compareUnit)
+		slots := slotsFor(c.opts.Memory, 2*compareUnit) // as many as there can be workers
 		p := pipeline[pair]{slots: slots, workers: workersFor(c.opts.Workers, slots),
 			plan: c.plan, work: c.work, take: c.take}
 		err := p.run(ctx)
@@ -72,14 +76,14 @@ type comparer struct {
 	yield func(bitmap.Range, error) bool
 	last  bitmap.Range // found, and may still grow
 	bytes atomic.Int64 // read
+
+	buffers sync.Pool // of *[2][]byte, one for each worker
 }
 
 // A pair is a part of both disks, at most compareUnit long and aligned to it.
 type pair struct {
 	off, len int64
 	parts    []part // the ranges that have to be read
-	a, b     []byte
-	memory   []byte // what a and b are parts of
 	differ   []bitmap.Range
 }
 
@@ -88,13 +92,9 @@ type part struct{ a, b qcow2.Extent }
 
 // begin makes u empty, for the unit that holds off.
 func (u *pair) begin(off, size int64) {
-	if u.memory == nil {
-		u.memory = make([]byte, 2*compareUnit)
-	}
 	clear(u.parts) // they hold on to storages
 	u.parts, u.off = u.parts[:0], off/compareUnit*compareUnit
 	u.len = min(compareUnit, size-u.off)
-	u.a, u.b = u.memory[:u.len], u.memory[compareUnit:][:u.len]
 }
 
 func (u *pair) end() int64 { return u.off + u.len }
@@ -193,26 +193,66 @@ func (p part) same() bool {
 
 // work reads and compares a pair.
 func (c *comparer) work(u *pair) error {
-	clear(u.a)
-	clear(u.b)
-	for _, p := range u.parts {
-		if err := c.read(c.a, p.a, u.a[p.a.Off-u.off:]); err != nil {
-			return err
-		}
-		if err := c.read(c.b, p.b, u.b[p.b.Off-u.off:]); err != nil {
+	buf, ok := c.buffers.Get().(*[2][]byte)
+	if !ok {
+		buf = &[2][]byte{make([]byte, compareUnit), make([]byte, compareUnit)}
+	}
+	defer c.buffers.Put(buf)
+	u.differ = u.differ[:0]
+	step := u.step()
+	for off := u.off; off < u.end(); off += step {
+		n := min(step, u.end()-off)
+		if err := c.comparePiece(u, off, buf[0][:n], buf[1][:n]); err != nil {
 			return err
 		}
 	}
-	u.differ = appendDiffering(u.differ[:0], u.off, u.a, u.b)
+	return nil
+}
+
+// step is the length of the pieces of a pair. One with compressed clusters is a piece: a
+// cluster that is cut is decoded twice.
+func (u *pair) step() int64 {
+	for _, p := range u.parts {
+		if p.a.Kind == qcow2.Compressed || p.b.Kind == qcow2.Compressed {
+			return compareUnit
+		}
+	}
+	return comparePiece
+}
+
+// comparePiece compares what a pair has from off on, in buffers of the length of the
+// piece. What is in none of its parts is the same.
+func (c *comparer) comparePiece(u *pair, off int64, a, b []byte) error {
+	end, at := off+int64(len(a)), off
+	for _, p := range u.parts {
+		if p.a.End() <= off || p.a.Off >= end {
+			continue
+		}
+		from, to := max(off, p.a.Off), min(end, p.a.End())
+		clear(a[at-off : from-off])
+		clear(b[at-off : from-off])
+		if err := c.read(c.a, p.a.Slice(from, to), a[from-off:to-off]); err != nil {
+			return err
+		}
+		if err := c.read(c.b, p.b.Slice(from, to), b[from-off:to-off]); err != nil {
+			return err
+		}
+		at = to
+	}
+	if at == off {
+		return nil
+	}
+	u.differ = appendDiffering(u.differ, off, a[:at-off], b[:at-off])
 	return nil
 }
 
 func (c *comparer) read(d qcow2.Disk, e qcow2.Extent, p []byte) error {
 	if zeroish(e) {
+		clear(p)
 		return nil
 	}
 	c.bytes.Add(e.Len)
-	return rangeError("read", d, e, readExtent(d, e, p[:e.Len]))
+	return rangeError("read", d, e, readExtent(d, e, p))
 }
 
 // appendDiffering appends the ranges where a and b differ; off is where they

@@ -2,6 +2,7 @@ package reconstruct
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/bits"
 	"runtime"
@@ -42,6 +43,13 @@ type CopyOptions struct {
 	// goroutine that called Copy; the copy goes on while it returns nil. Without it
 	// the first of them ends the copy.
 	Differs func(*ChunkError) error
+	// Only selects what is stored; nil: everything. The rest is neither written nor
+	// zeroed, as where an increment leaves it absent. What is selected has to begin and
+	// end with blocks of the target (Traits.Block), or with the disk: see
+	// Selection.Granularity. Expect is asked only of chunks in which something is
+	// selected; only Digests have the others read. The Layers of the Result count what
+	// is selected. It does not go with a target that is sequential or resumed.
+	Only Selection
 	// Progress is called in the goroutine that called Copy, often.
 	Progress func(Progress)
 }
@@ -117,6 +125,9 @@ func (c *copier) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	c.resume, _ = c.dst.(*ResumeTarget)
+	if c.opts.Only != nil && (c.streams() || c.resume != nil) {
+		return nil, errors.New("only a part of a disk cannot be copied to a target that is sequential or resumed")
+	}
 	c.sums = c.digests.tree != nil || c.opts.Expect != nil || c.each != nil
 	c.initShare()
 	slots := slotsFor(c.opts.Memory, ChunkSize)
@@ -201,8 +212,8 @@ func (c *copier) planRange(ctx context.Context, f *feed[unit], off, end int64) e
 		if err != nil {
 			return err
 		}
-		c.tally(e)
-		if e.Kind == qcow2.Absent {
+		c.count(e)
+		if e.Kind == qcow2.Absent && c.reads(e) {
 			if err := checkAbsent(c.src, e); err != nil {
 				return rangeError("read", c.src, e, err)
 			}
@@ -212,6 +223,26 @@ func (c *copier) planRange(ctx context.Context, f *feed[unit], off, end int64) e
 		}
 	}
 	return nil
+}
+
+// count tallies what is to be stored of an extent.
+func (c *copier) count(e qcow2.Extent) {
+	if c.opts.Only != nil {
+		c.tallySelected(e)
+		return
+	}
+	c.tally(e)
+}
+
+// reads reports that the bytes of an extent are wanted.
+func (c *copier) reads(e qcow2.Extent) bool {
+	if c.opts.Only == nil || c.sums || len(c.digests.plain) > 0 {
+		return true
+	}
+	for range c.opts.Only(e) {
+		return true
+	}
+	return false
 }
 
 func (c *copier) tally(e qcow2.Extent) {

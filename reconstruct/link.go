@@ -88,30 +88,39 @@ func validate(links []Link) error {
 	if len(links) == 0 {
 		return &ChainError{Index: -1, Msg: "there is no link", Missing: "a full backup"}
 	}
-	for i, l := range links {
-		fail := func(msg, missing, found string) error {
-			return &ChainError{Link: l.Name, Index: i, Msg: msg, Missing: missing, Found: found}
-		}
-		if l.Disk == nil {
-			return fail("the link has no disk", "a disk", "")
-		}
-		if l.Disk.Size() < 0 {
-			return fail("the size is negative", "", fmt.Sprint(l.Disk.Size()))
-		}
-		for _, older := range links[:i] {
-			if sameValue(l.Disk, older.Disk) {
-				return fail("the same disk stands in the chain twice", "", fmt.Sprintf("%q before", older.Name))
-			}
-		}
-		if l.Changed != nil && l.Changed.Size() != l.Disk.Size() {
-			return fail("the bitmap of what changed is that of a disk of another size",
-				fmt.Sprintf("a bitmap of %d bytes", l.Disk.Size()), fmt.Sprintf("one of %d bytes", l.Changed.Size()))
-		}
-		if i > 0 && len(layers(l.Disk)) > 1 {
-			return fail("an increment was opened together with its backing file, which would hide the links below it", "", "")
+	for i := range links {
+		if err := validateLink(links, i, i > 0); err != nil {
+			return err
 		}
 	}
 	return validateOldest(links[0])
+}
+
+// validateLink checks link i, which is an increment or a full backup.
+func validateLink(links []Link, i int, increment bool) error {
+	l := links[i]
+	fail := func(msg, missing, found string) error {
+		return &ChainError{Link: l.Name, Index: i, Msg: msg, Missing: missing, Found: found}
+	}
+	if l.Disk == nil {
+		return fail("the link has no disk", "a disk", "")
+	}
+	if l.Disk.Size() < 0 {
+		return fail("the size is negative", "", fmt.Sprint(l.Disk.Size()))
+	}
+	for _, older := range links[:i] {
+		if sameValue(l.Disk, older.Disk) {
+			return fail("the same disk stands in the chain twice", "", fmt.Sprintf("%q before", older.Name))
+		}
+	}
+	if l.Changed != nil && l.Changed.Size() != l.Disk.Size() {
+		return fail("the bitmap of what changed is that of a disk of another size",
+			fmt.Sprintf("a bitmap of %d bytes", l.Disk.Size()), fmt.Sprintf("one of %d bytes", l.Changed.Size()))
+	}
+	if increment && len(layers(l.Disk)) > 1 {
+		return fail("an increment was opened together with its backing file, which would hide the links below it", "", "")
+	}
+	return nil
 }
 
 // validateOldest checks that the oldest link stands alone.

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"sync/atomic"
+
+	"github.com/qbitkit/qbit/qcow2"
 )
 
 // An OntoTarget writes over a block device or a regular file that is there. What
@@ -133,3 +135,16 @@ func (t *OntoTarget) Abort() error {
 	}
 	return nil
 }
+
+// Disk is what the first size bytes of the device or file hold now, as they are
+// stored: what the system only remembers is read anew. It may be read until Commit or
+// Abort.
+func (t *OntoTarget) Disk(size int64) (qcow2.Disk, error) {
+	if err := checkRange(0, size, t.size); err != nil {
+		return nil, err
+	}
+	return NewRaw(t.f.File, size, nil), freshen(t.f.File)
+}
+
+// Size is that of the device or file, in bytes.
+func (t *OntoTarget) Size() int64 { return t.size }

@@ -42,8 +42,9 @@ type Output struct {
 
 // CreateOutput begins a new file. It is an error, that wraps fs.ErrExist, if
 // something stands at path and Overwrite is not set, and also if it is something
-// else than a regular file. The final permissions are those that the umask leaves
-// of 0644; until Commit only the owner can read the file. opts may be nil.
+// else than a regular file; an image that another process has open is
+// qcow2.ErrLocked. The final permissions are those that the umask leaves of 0644;
+// until Commit only the owner can read the file. opts may be nil.
 func CreateOutput(path string, opts *OutputOptions) (*Output, error) {
 	o := newOutput(path, opts)
 	if err := o.checkOld(); err != nil {
@@ -92,6 +93,22 @@ func (o *Output) checkOld() error {
 		return &fs.PathError{Op: "create", Path: o.path, Err: fs.ErrExist}
 	}
 	o.mode = old.Mode().Perm()
+	return refuseInUse(o.path)
+}
+
+// refuseInUse refuses to replace an image that another process has open, as QEMU locks
+// it: that would go on writing to a file without a name.
+func refuseInUse(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|openNonblock, 0)
+	if err != nil {
+		return nil // without the right to write to it nothing can be found out
+	}
+	defer f.Close()
+	if err := qcow2.Lock(f, qcow2.LockWrite); errors.Is(err, qcow2.ErrLocked) {
+		return &fs.PathError{Op: "create", Path: path, Err: err}
+	} else if err == nil {
+		return qcow2.Unlock(f)
+	}
 	return nil
 }
 

@@ -77,6 +77,17 @@ func (p *unit) cut(u *unit, off, end int64) {
 	}
 }
 
+// cutZeros makes p the piece [off, end) of the chunk u, where nothing of it is stored. It
+// has bytes only if u has.
+func (p *unit) cutZeros(u *unit, off, end int64) {
+	p.begin(off)
+	p.add(qcow2.Extent{Off: off, Len: end - off, Kind: qcow2.Zero})
+	p.zero = true
+	if u.buf != nil {
+		p.buf = u.buf[off-u.off : end-u.off]
+	}
+}
+
 // walkRange yields the extents of [off, to), with cuts after every window.
 func walkRange(ctx context.Context, walk extentsFunc, off, to int64) iter.Seq2[qcow2.Extent, error] {
 	return func(yield func(qcow2.Extent, error) bool) {

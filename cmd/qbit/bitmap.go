@@ -144,9 +144,6 @@ func checkImageArg(arg string) error {
 	return nil
 }
 
-// defaultGranularity is QEMU's: the cluster size, within bounds.
-func defaultGranularity(clusterSize int64) int64 { return min(max(clusterSize, 4<<10), 64<<10) }
-
 // checkGranularity refuses what no bitmap can have.
 func checkGranularity(g sizeValue) error {
 	if _, err := bitmap.New(0, int64(g)); err != nil {

@@ -23,7 +23,7 @@ func (b *bitmapCommand) change(ctx context.Context, c *console, arg, name string
 	}
 	defer file.release()
 	editor, err := qcow2.Edit(file.File, file.size, &qcow2.Options{Limits: b.limits.limits})
-	if err != nil {
+	if err != nil || editor.Image().Header().Version < 3 { // which has a way out to name
 		return explainEdit(arg, file, err)
 	}
 	e := &bitmapEditor{c: c, b: b, name: name, path: arg, img: editor.Image(), report: b.dry || b.json()}

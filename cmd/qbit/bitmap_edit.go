@@ -143,7 +143,7 @@ func (e *bitmapEditor) info(name string) (qcow2.BitmapInfo, error) {
 }
 
 func (e *bitmapEditor) add(bitmapOp) error {
-	return e.create(defaultGranularity(e.img.Geometry().ClusterSize()), true)
+	return e.create(qcow2.DefaultGranularity(e.img.Geometry().ClusterSize(), e.img.Size()), true)
 }
 
 // create makes the bitmap, of another granularity if -g says so.
@@ -286,7 +286,7 @@ func (e *bitmapEditor) importInto(head rangesHead) error {
 		return badData{fmt.Errorf("it says that it is not complete: an increment made by it would miss changes; " +
 			"to have its ranges all the same, add them to a bitmap that is there (--add --import)")}
 	case head.nbdinfo:
-		head.granularity = defaultGranularity(e.img.Geometry().ClusterSize())
+		head.granularity = qcow2.DefaultGranularity(e.img.Geometry().ClusterSize(), e.img.Size())
 	}
 	return e.create(head.granularity, head.recording)
 }

@@ -34,14 +34,6 @@ func TestParseSpan(t *testing.T) {
 	}
 }
 
-func TestDefaultGranularity(t *testing.T) {
-	for cluster, want := range map[int64]int64{512: 4096, 4096: 4096, 8192: 8192, 65536: 65536, 2 << 20: 65536} {
-		if got := defaultGranularity(cluster); got != want {
-			t.Errorf("cluster size %d: %d, want %d", cluster, got, want)
-		}
-	}
-}
-
 func TestShellWord(t *testing.T) {
 	for text, want := range map[string]string{"a/b-1.qcow2": "a/b-1.qcow2", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "-n": "'-n'", "\x1b": `'\x1b'`} {
 		if got := shellWord(text); got != want {

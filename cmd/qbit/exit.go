@@ -55,7 +55,7 @@ func statusOf(err error) int {
 }
 
 // badErrors say that data is bad; a file that ends too early among them.
-var badErrors = []error{qcow2.ErrNotQcow2, qcow2.ErrBitmapInUse, qcow2.ErrBitmapsStale, io.ErrUnexpectedEOF}
+var badErrors = []error{qcow2.ErrNotQcow2, qcow2.ErrBitmapInUse, qcow2.ErrBitmapsStale, qcow2.ErrDamaged, io.ErrUnexpectedEOF}
 
 func statusOfOne(err error) int {
 	var (

@@ -10,6 +10,7 @@ import (
 
 	"github.com/qbitkit/qbit/qcow2"
 	"github.com/qbitkit/qbit/reconstruct"
+	"github.com/qbitkit/qbit/reconstruct/virtnbd"
 )
 
 // A layer is one opened image, or one raw disk, with what lies below it.
@@ -81,6 +82,7 @@ type opener struct {
 	c       *console
 	files   []*os.File
 	streams int // how many streams share the memory for what was decoded
+	decoded *virtnbd.Memory
 }
 
 // sourceFlags are the flags of every verb that reads images.

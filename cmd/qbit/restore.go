@@ -29,7 +29,8 @@ Of a FOLDER of backups, or the zip archive of virtnbdbackup, the links are found
 and proven first, as qbit plan shows them: all disks are brought back to their
 newest point, or as --disk and --at say. With several disks OUT is a folder. What
 has a gap or contradicts itself is refused, and what is only assumed needs
---assume. If the folder was sealed (qbit seal), every chunk is compared on the way.
+--assume. If the folder was sealed (qbit seal), every chunk is compared on the way;
+otherwise streams that are not compressed are compared with their .chksum files.
 
 The result is a new sparse raw file, or a qcow2 image with -O qcow2. It is
 written under a temporary name, synced, and renamed when it is whole. With
@@ -55,6 +56,10 @@ At the end it says how much came from each link, and the digest of the disk.
 xxh64-4m is computed on the way at little cost; qbit digest says what it is.
 sha256 and xxh64 are those of the raw disk, and have to pass over holes too.
 
+` + deltaHelp + `
+
+` + continueHelp + `
+
 ` + diskHelp + `
 
 ` + refHelp
@@ -66,18 +71,24 @@ type restoreCommand struct {
 	progressFlags
 	target  targetFlags
 	resume  resumeFlags
+	way     deltaFlags
+	cont    continueFlags
 	from    fromSetFlags
 	seal    *expectation // what a manifest says of the content; nil: nothing
+	sums    sumCheck
 	changed []string
 	strict  bool
 	digests []string
 	asked   func() bool // the user named the digests
 	workers int
 	memory  sizeValue
+	made    bool // the folder OUT, by this run
 }
 
 func (r *restoreCommand) setFlags(fs *pflag.FlagSet) {
 	r.target.register(fs)
+	r.way.register(fs)
+	r.cont.register(fs)
 	r.resume.register(fs)
 	fs.StringArrayVar(&r.changed, "changed", nil,
 		"what changed in the interval of a link: the dirty bitmap\nBITMAP in IMAGE, as `LINK=IMAGE:BITMAP`; may be repeated")
@@ -86,8 +97,8 @@ func (r *restoreCommand) setFlags(fs *pflag.FlagSet) {
 	registerDigests(fs, &r.digests, []string{reconstruct.Tree})
 	r.asked = func() bool { return fs.Changed("digest") }
 	fs.IntVarP(&r.workers, "workers", "m", 0, "read and write in this `NUMBER` of threads; 0: one a\nprocessor, but 2 to 8")
-	r.memory = 64 << 20
-	fs.Var(&r.memory, "memory", "use at most this `SIZE` of buffers")
+	r.memory = restoreMemory
+	fs.Var(&r.memory, "memory", "use at most this `SIZE` of buffers, 64 MiB if not given; in\nall it is up to 110 MiB more, for decoded streams, tables\nand the program, whatever the chain")
 	r.outputFlag.register(fs)
 	r.progressFlags.register(fs)
 	r.sourceFlags.register(fs)
@@ -97,9 +108,10 @@ func (r *restoreCommand) run(ctx context.Context, c *console, args []string) err
 	if len(args) == 0 {
 		return usagef("restore takes the links of a chain, the full backup first")
 	}
-	if err := errors.Join(r.target.check(c), r.resume.check(&r.target), checkDigests(r.digests)); err != nil {
+	if err := errors.Join(r.target.check(c), r.resume.check(&r.target), r.way.check(r), r.cont.check(&r.target), checkDigests(r.digests)); err != nil {
 		return err
 	}
+	r.boundMemory(c)
 	if len(args) == 1 && isSet(args[0]) || r.from.given() {
 		return r.runSet(ctx, c, args)
 	}
@@ -108,11 +120,17 @@ func (r *restoreCommand) run(ctx context.Context, c *console, args []string) err
 		return err
 	}
 	defer o.close()
+	if r.way.from != "" {
+		return r.restoreDelta(ctx, c, o, args)
+	}
 	ch, err := r.openLinks(o, args)
 	if err != nil {
 		return err
 	}
 	if err := r.warn(c, ch); err != nil {
+		return err
+	}
+	if err := r.continueLinks(ctx, c, ch); err != nil {
 		return err
 	}
 	return r.restore(ctx, c, o, ch)
@@ -142,6 +160,10 @@ func (r *restoreCommand) addChanged(o *opener, ch *chain) (err error) {
 
 // warn says what the chain cannot represent. With --strict that is an error.
 func (r *restoreCommand) warn(c *console, ch *chain) error {
+	return r.warnOf(c, reconstruct.Warnings(ch.links), ch.layers)
+}
+
+func (r *restoreCommand) warnOf(c *console, warnings []reconstruct.Warning, layers []*layer) error {
 	var refused []error
 	say := func(bad bool, format string, args ...any) {
 		if r.strict && bad {
@@ -150,10 +172,10 @@ func (r *restoreCommand) warn(c *console, ch *chain) error {
 		}
 		c.warn(format, args...)
 	}
-	for _, w := range reconstruct.Warnings(ch.links) {
+	for _, w := range warnings {
 		say(w.Kind.Lossy(), "%s: %s", escapeName(w.Link), w.Msg)
 	}
-	for _, top := range ch.layers {
+	for _, top := range layers {
 		for _, l := range top.chain() {
 			if l.image != nil && l.image.Corrupt() {
 				say(true, "%s: the image is marked corrupt: a program found it broken, and any part of it may be wrong", escapeName(l.path))
@@ -165,6 +187,14 @@ func (r *restoreCommand) warn(c *console, ch *chain) error {
 
 func (r *restoreCommand) restore(ctx context.Context, c *console, o *opener, ch *chain) error {
 	size := ch.disk.Size()
+	checking, stop := context.WithCancel(ctx)
+	defer stop()
+	sums := r.sums.start(checking, ch)
+	if r.target.onto != "" { // what is written over is gone
+		if err := sums(); err != nil {
+			return err
+		}
+	}
 	dst, err := r.openTarget(ctx, c, o, ch)
 	if err != nil {
 		return err
@@ -183,6 +213,9 @@ func (r *restoreCommand) restore(ctx context.Context, c *console, o *opener, ch 
 		Progress: func(p reconstruct.Progress) { m.Set(p.Done); cache.passed(p.Read) },
 	})
 	cache.end()
+	if err == nil {
+		err = sums()
+	}
 	m.clearLine()
 	if err := r.finish(c, dst, err); err != nil {
 		return nameLayer(ch, r.seal.explain(ctx, ch, err))

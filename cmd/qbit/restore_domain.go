@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 
 	"github.com/qbitkit/qbit/reconstruct"
@@ -21,14 +20,8 @@ func (r *restoreCommand) writeDomain(c *console, s *set, routes []diskRoute) err
 	if err != nil {
 		return err
 	}
-	for _, d := range routes {
-		path, err := filepath.Abs(r.diskPath(d))
-		if err != nil {
-			return err
-		}
-		if err := domain.SetDiskPath(d.disk.Name, path, r.target.format); err != nil {
-			return fmt.Errorf("%s: disk %s: %w", escapeName(from), escapeName(d.disk.Name), err)
-		}
+	if err := r.placeDisks(domain, routes, from); err != nil {
+		return err
 	}
 	for _, d := range domain.Disks {
 		if d.Source != "" && (d.Device == "" || d.Device == "disk") && !slices.ContainsFunc(routes, func(r diskRoute) bool { return r.disk.Name == d.Target }) {

@@ -24,6 +24,8 @@ type fromSetFlags struct {
 	assume    bool
 	domainXML string
 	unsealed  bool
+
+	held string // the point that the device holds already; "": that is not said
 }
 
 func (f *fromSetFlags) register(fs *pflag.FlagSet) {
@@ -46,30 +48,52 @@ type diskRoute struct {
 	route []*plan.Backup // whole backup first
 	seal  *expectation   // what the manifest says of the content; nil: nothing
 	out   string
+	// before is the way to the point that the device holds already; nil: it is all
+	// written.
+	before *diskRoute
+	// continued are the backups in route to which the checkpoints of --continue belong.
+	continued []int
 }
 
 // point is the backup that the disk is brought back to.
 func (d diskRoute) point() *plan.Backup { return d.route[len(d.route)-1] }
 
+// goal says to which point the disk is brought.
+func (d diskRoute) goal() string {
+	if d.before == nil {
+		return "point " + d.point().Point
+	}
+	return fmt.Sprintf("from point %s to %s", d.before.point().Point, d.point().Point)
+}
+
+// links are all backups that are needed.
+func (d diskRoute) links() []*plan.Backup {
+	if d.before == nil {
+		return d.route
+	}
+	return append(slices.Clip(d.route), d.before.route[commonBackups(d.before.route, d.route):]...)
+}
+
 // runSet restores disks from a folder of backups. All ways are found before the
 // first byte is written.
 func (r *restoreCommand) runSet(ctx context.Context, c *console, args []string) error {
+	if r.way.to != "" {
+		return usagef("--to is for links that you name; of a FOLDER say --at %s", escapeName(r.way.to))
+	}
 	s, err := r.from.openSet(ctx, args, r.limits.limits)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	var m *manifest.Manifest
-	if !r.from.unsealed {
-		if m, err = s.loadManifest(""); err != nil {
-			return err
-		}
-	}
-	routes, err := r.from.routes(s, m)
+	routes, err := r.findRoutes(c, s)
 	if err != nil {
 		return err
 	}
-	if err := r.nameOutputs(routes); err != nil {
+	docs, err := r.continueSet(c, s, routes)
+	if err != nil {
+		if r.made {
+			os.Remove(r.target.out) // nothing is in it yet
+		}
 		return err
 	}
 	r.resume.whole = new([]*reconstruct.ResumeTarget)
@@ -83,7 +107,30 @@ func (r *restoreCommand) runSet(ctx context.Context, c *console, args []string) 
 			return err
 		}
 	}
+	if err := r.writeCheckpoints(c, docs); err != nil {
+		return err
+	}
 	return r.resume.forget()
+}
+
+// findRoutes finds the ways to all disks that are wanted, and where each goes.
+func (r *restoreCommand) findRoutes(c *console, s *set) ([]diskRoute, error) {
+	var m *manifest.Manifest
+	var err error
+	if !r.from.unsealed {
+		if m, err = s.loadManifest(""); err != nil {
+			return nil, err
+		}
+	}
+	r.from.held = r.way.from
+	routes, err := r.from.routes(s, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.judgeMoments(c, routes); err != nil {
+		return nil, err
+	}
+	return routes, r.nameOutputs(routes)
 }
 
 // routes finds the way to each disk that is wanted. What cannot be restored is an
@@ -106,7 +153,7 @@ func (f *fromSetFlags) routes(s *set, m *manifest.Manifest) ([]diskRoute, error)
 	if err := errors.Join(failed...); err != nil {
 		return nil, err
 	}
-	return routes, samePoint(f.at, routes)
+	return routes, nil
 }
 
 // wanted are the disks that the user named, or all.
@@ -133,21 +180,18 @@ func (f *fromSetFlags) wanted(s *set) ([]*plan.Disk, error) {
 
 // route is the best way to the point that the user wants.
 func (f *fromSetFlags) route(d *plan.Disk, m *manifest.Manifest) (diskRoute, error) {
+	if f.held != "" {
+		return f.deltaRoute(d, m)
+	}
 	found, err := f.candidates(d)
 	if err != nil {
 		return diskRoute{}, err
 	}
-	var first error
-	for _, b := range found {
-		r, err := f.routeTo(d, b, m)
-		if err == nil {
-			return r, nil
-		}
-		if first == nil {
-			first = err
-		}
+	all, err := f.allRoutes(d, found, m)
+	if err != nil {
+		return diskRoute{}, err
 	}
-	return diskRoute{}, first
+	return all[0], nil
 }
 
 // routeTo is the way to a backup. What is only assumed is good enough where a
@@ -178,32 +222,6 @@ func (f *fromSetFlags) candidates(d *plan.Disk) ([]*plan.Backup, error) {
 	return d.At(f.at)
 }
 
-// samePoint refuses to put disks of different moments together where the user has
-// not named the point: they are not the disks of one guest.
-func samePoint(at string, routes []diskRoute) error {
-	if at != "" {
-		return nil
-	}
-	first := map[string]diskRoute{}
-	for _, d := range routes {
-		before, ok := first[d.disk.Domain]
-		if !ok {
-			first[d.disk.Domain] = d
-			continue
-		}
-		if a, b := before.point().Point, d.point().Point; a != b && before.disk.Tool == d.disk.Tool && shares(d.disk, a) != shares(before.disk, b) {
-			return badData{fmt.Errorf("the newest point of %s is %s, that of %s is %s: name the point with --at, or one disk with --disk",
-				escapeName(diskTitle(before.disk)), escapeName(a), escapeName(diskTitle(d.disk)), escapeName(b))}
-		}
-	}
-	return nil
-}
-
-// shares says that a disk has a point of that name.
-func shares(d *plan.Disk, point string) bool {
-	return slices.ContainsFunc(d.Backups, func(b *plan.Backup) bool { return b.Point == point })
-}
-
 // nameOutputs says where each disk goes: one disk to OUT, or into the folder OUT;
 // several into the folder OUT, which is made.
 func (r *restoreCommand) nameOutputs(routes []diskRoute) error {
@@ -227,6 +245,7 @@ func (r *restoreCommand) nameOutputs(routes []diskRoute) error {
 		if err := os.Mkdir(r.target.out, 0o777); err != nil {
 			return plainError(r.target.out, err)
 		}
+		r.made = true
 	}
 	return r.nameInFolder(routes)
 }
@@ -275,13 +294,16 @@ func safeFileName(name string) string {
 // restoreDisk restores one disk.
 func (r *restoreCommand) restoreDisk(ctx context.Context, c *console, s *set, d diskRoute) error {
 	one := *r
-	one.target.out, one.seal = d.out, d.seal
+	one.target.out, one.seal, one.sums = d.out, d.seal, newSumCheck(s, d)
 	one.resume.point = fmt.Sprintf("%q of %q", d.point().Point, diskTitle(d.disk))
 	o, err := one.newOpener(c)
 	if err != nil {
 		return err
 	}
 	defer o.close()
+	if d.before != nil {
+		return one.restoreDiskDelta(ctx, c, o, s, d)
+	}
 	ch, err := o.openRoute(s, d.route)
 	if err != nil {
 		return err
@@ -295,6 +317,9 @@ func (r *restoreCommand) restoreDisk(ctx context.Context, c *console, s *set, d 
 	if err := one.warn(c, ch); err != nil {
 		return err
 	}
+	if err := one.continueDisk(ctx, c, ch, d); err != nil {
+		return err
+	}
 	return one.restore(ctx, c, o, ch)
 }
 
@@ -305,13 +330,13 @@ func (r *restoreCommand) tell(c *console, d diskRoute) error {
 		if d.seal != nil {
 			sealed = ", to be compared with the manifest"
 		}
-		c.note("%s: point %s, %s%s", diskTitle(d.disk), d.point().Point, plural(len(d.route), "link", "links"), sealed)
+		c.note("%s: %s, %s%s", diskTitle(d.disk), d.goal(), plural(len(d.links()), "link", "links"), sealed)
 	}
 	var refused []error
 	for _, p := range d.disk.Problems {
 		c.warn("%s: %s", diskTitle(d.disk), p)
 	}
-	for _, b := range d.route {
+	for _, b := range d.links() {
 		for _, p := range b.Problems {
 			switch {
 			case p.Severity == plan.Note, p.Kind == plan.ProblemLossy, d.seal != nil:

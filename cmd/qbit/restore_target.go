@@ -23,6 +23,7 @@ type targetFlags struct {
 	keepZeros   bool
 	reflink     string
 	direct      bool
+	bitmaps     []newBitmap // that a qcow2 OUT gets
 }
 
 func (t *targetFlags) register(fs *pflag.FlagSet) {
@@ -79,7 +80,11 @@ func (t *targetFlags) open(c *console, o *opener, size int64) (reconstruct.Targe
 	var dst reconstruct.Target
 	switch {
 	case t.onto != "":
-		return t.openOnto(c, size, inputs)
+		onto, err := t.openOnto(c, size, inputs)
+		if err != nil {
+			return nil, err // no nil of a type
+		}
+		return onto, nil
 	case t.out == "-":
 		return reconstruct.NewStream(c.out), nil
 	case t.format == formatQcow2:
@@ -104,7 +109,7 @@ func (t *targetFlags) noDirect(err error) error {
 	return err
 }
 
-func (t *targetFlags) openOnto(c *console, size int64, inputs []fs.FileInfo) (reconstruct.Target, error) {
+func (t *targetFlags) openOnto(c *console, size int64, inputs []fs.FileInfo) (*reconstruct.OntoTarget, error) {
 	dst, err := reconstruct.OpenOnto(t.onto, size, inputs)
 	if err != nil {
 		return nil, plainError(t.onto, err)
@@ -133,6 +138,9 @@ func (t *targetFlags) createQcow2(c *console, size int64, opts *reconstruct.Outp
 		return nil, err
 	}
 	w, err := qcow2.Create(out.Storage(), qcow2.Layout{Size: size, ClusterSize: int64(t.clusterSize)})
+	if err == nil {
+		err = t.addBitmaps(w, size)
+	}
 	if err != nil {
 		out.Abort()
 		return nil, err

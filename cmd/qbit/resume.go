@@ -81,7 +81,7 @@ func (r *restoreCommand) openResumable(ctx context.Context, c *console, size int
 	if err != nil {
 		return nil, err
 	}
-	t, err := reconstruct.ResumeOnto(r.resume.journal, onto.(*reconstruct.OntoTarget), job, inputs)
+	t, err := reconstruct.ResumeOnto(r.resume.journal, onto, job, inputs)
 	if err != nil {
 		onto.Abort()
 		return nil, err

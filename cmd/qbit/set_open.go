@@ -14,21 +14,11 @@ import (
 // as its backing file stays closed: the plan knows what it stands on.
 func (o *opener) openRoute(s *set, route []*plan.Backup) (*chain, error) {
 	ch := &chain{}
-	o.streams = countStreams(route)
-	for i, b := range route {
-		l, err := o.openBackup(s, b)
-		if err != nil {
+	o.streams = max(o.streams, countStreams(route))
+	for _, b := range route {
+		if err := o.addBackup(s, ch, b); err != nil {
 			return nil, err
 		}
-		if b.Source.Member == "" {
-			if err := ch.refuseTwice(l); err != nil {
-				return nil, err
-			}
-		}
-		ch.layers = append(ch.layers, l)
-		link := o.link(l, i > 0)
-		link.Lossy = b.Lossy // the plan knows more: what a log says, for example
-		ch.links = append(ch.links, link)
 	}
 	if len(ch.links) == 1 {
 		ch.disk = ch.links[0].Disk
@@ -37,6 +27,23 @@ func (o *opener) openRoute(s *set, route []*plan.Backup) (*chain, error) {
 	var err error
 	ch.disk, err = reconstruct.Point(ch.links)
 	return ch, err
+}
+
+// addBackup opens a backup as the next link of a chain.
+func (o *opener) addBackup(s *set, ch *chain, b *plan.Backup) error {
+	l, err := o.openBackup(s, b)
+	if err != nil {
+		return err
+	}
+	if b.Source.Member == "" {
+		if err := ch.refuseTwice(l); err != nil {
+			return err
+		}
+	}
+	link := o.link(l, len(ch.links) > 0)
+	link.Lossy = b.Lossy // the plan knows more: what a log says, for example
+	ch.layers, ch.links = append(ch.layers, l), append(ch.links, link)
+	return nil
 }
 
 // openBackup opens the file of one backup as a link.
@@ -56,9 +63,17 @@ func (o *opener) openBackup(s *set, b *plan.Backup) (*layer, error) {
 	return l, o.load(l, mode)
 }
 
-// streamMemory is how much the streams of a chain keep of what they decoded, in
-// bytes. Each needs a few MiB at the least.
+// streamMemory is how much the streams of a chain together keep of what they decoded,
+// in bytes.
 const streamMemory = 64 << 20
+
+// sharedMemory is the memory that all streams of a run share.
+func (o *opener) sharedMemory() *virtnbd.Memory {
+	if o.decoded == nil {
+		o.decoded = virtnbd.NewMemory(streamMemory, max(1, o.streams))
+	}
+	return o.decoded
+}
 
 func countStreams(route []*plan.Backup) int {
 	n := 0
@@ -73,7 +88,7 @@ func countStreams(route []*plan.Backup) int {
 // loadStream opens the stream of virtnbdbackup in the file of a layer.
 func (o *opener) loadStream(l *layer) error {
 	o.files = append(o.files, l.file.File)
-	stream, err := virtnbd.Open(l.file, l.file.size, &virtnbd.Options{Memory: streamMemory / int64(max(1, o.streams))})
+	stream, err := virtnbd.Open(l.file, l.file.size, &virtnbd.Options{Shared: o.sharedMemory()})
 	if err != nil {
 		return badData{fmt.Errorf("%s: %w", escapeName(l.path), err)}
 	}

@@ -26,9 +26,10 @@ const (
 // and what it decodes is kept in segments for the others. Memory that was read once
 // is used again first, which is right for a copy; then what was longest not used.
 type cache struct {
-	s    *Stream
-	size int // of a segment
-	most int // segments
+	s      *Stream
+	size   int     // of a segment
+	most   int     // segments
+	shared *Memory // where they come from; nil: the cache's own
 
 	buffers  sync.Pool // of *buffer
 	decoders sync.Pool // of *decoder, for entries that are wanted whole
@@ -41,9 +42,13 @@ type cache struct {
 	decoded int64 // bytes decoded into segments, for tests
 }
 
-func newCache(s *Stream, memory int64) *cache {
+func newCache(s *Stream, o *Options) *cache {
 	c := &cache{s: s, size: max(segmentSize, s.blockMax), open: map[int64]*unit{}}
-	c.most = int(min(max(minSegments, memory/int64(c.size)), 1<<20))
+	if o.Shared != nil {
+		c.shared, c.size = o.Shared, max(o.Shared.segment, s.blockMax)
+		c.shared.join(c)
+	}
+	c.most = int(min(max(minSegments, o.Memory/int64(c.size)), 1<<20))
 	c.buffers.New = newBuffer
 	c.decoders.New = func() any { return new(decoder) }
 	return c
@@ -210,20 +215,27 @@ func (c *cache) advance(u *unit, p []byte, at int64) (int, error) {
 	u.dec.equip(b)
 	defer u.dec.strip(b)
 	filled := 0
+	var last *segment // held, for the next block may refer to it
+	defer func() { c.unhold(last) }()
 	for end := at + int64(len(p)); done < end; {
 		g, n, err := c.block(u, true)
+		if err == errLost {
+			c.restart(u)
+			done = 0
+			continue
+		}
 		if err != nil {
 			return filled, err
 		}
+		c.unhold(last)
+		last = g
 		done += int64(n)
-		if done > at {
+		if from := at + int64(filled) - (done - int64(n)); from < int64(n) {
 			content := g.buf[g.before+int(done-g.start)-n:][:n]
-			from := max(0, at+int64(filled)-(done-int64(n)))
-			got := copy(p[filled:], content[from:])
+			got := copy(p[filled:], content[max(0, from):])
 			filled += got
 			c.touch(g, got)
 		}
-		c.unhold(g)
 	}
 	return filled, nil
 }
@@ -234,7 +246,11 @@ func (c *cache) touch(g *segment, read int) {
 	c.mu.Unlock()
 }
 
+// unhold lets go of a segment that was held, if there is one.
 func (c *cache) unhold(g *segment) {
+	if g == nil {
+		return
+	}
 	c.mu.Lock()
 	g.pins--
 	c.mu.Unlock()
@@ -265,15 +281,16 @@ func (c *cache) restart(u *unit) {
 }
 
 // block decodes the next block of u into a segment, which is held. Unless it must,
-// it returns nil where there is no memory to spare. The last block is given only
+// it returns nil where there is no memory to spare, and errLost where what the block
+// may refer to is gone. The last block is given only
 // when the end of the entry was found to be right. The caller holds u.mu.
 func (c *cache) block(u *unit, must bool) (*segment, int, error) {
 	if u.err != nil {
 		return nil, 0, u.err
 	}
-	g := c.target(u, must)
+	g, err := c.target(u, must)
 	if g == nil {
-		return nil, 0, nil
+		return nil, 0, err
 	}
 	n, err := u.dec.next(g.room())
 	if err == nil && u.dec.left == 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/adler32"
 	"io"
 	"strconv"
 	"strings"
@@ -39,10 +38,16 @@ func ReadChecksum(r io.Reader) (uint32, error) {
 // where a stream is verified anyway. progress may be nil; it gets the bytes read so
 // far, in the goroutine of the caller.
 func Sum(ctx context.Context, r io.ReaderAt, size int64, progress func(int64)) (uint32, error) {
-	s := watcher{ctx: ctx, progress: progress, sum: adler32.New()}
-	t := tape{r: r, size: size, buf: make([]byte, verifyAhead), seen: s.seen}
+	sum := newAdler()
+	t := tape{r: r, size: size, buf: make([]byte, verifyAhead), seen: func(p []byte) error {
+		sum.write(p)
+		if progress != nil {
+			progress(sum.n)
+		}
+		return context.Cause(ctx)
+	}}
 	if err := t.pass(size); err != nil {
 		return 0, err
 	}
-	return s.sum.Sum32(), nil
+	return sum.sum(), nil
 }

@@ -1,16 +1,26 @@
 package virtnbd
 
-import "slices"
+import (
+	"errors"
+	"slices"
+)
+
+// errLost says that a unit cannot be gone on with: its last segment was wanted for
+// something else.
+var errLost = errors.New("what was decoded last is gone")
 
 // target is the segment that the next block of u goes to, held: the tail, or a new
-// one. The caller holds u.mu.
-func (c *cache) target(u *unit, must bool) *segment {
+// one; nil where there is no memory, or with errLost. The caller holds u.mu.
+func (c *cache) target(u *unit, must bool) (*segment, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := u.tail
+	if old == nil && u.done > 0 {
+		return nil, errLost
+	}
 	if old != nil && len(old.buf)-old.before-int(old.end-old.start) >= c.blockRoom(u) {
 		old.pins++
-		return old
+		return old, nil
 	}
 	if old != nil {
 		old.pins++ // so that it stays until its end was copied
@@ -20,7 +30,7 @@ func (c *cache) target(u *unit, must bool) *segment {
 		old.pins--
 	}
 	if g == nil {
-		return nil
+		return nil, nil
 	}
 	c.clock++
 	*g = segment{unit: u, start: u.done, end: u.done, pins: 1, used: c.clock, buf: g.buf}
@@ -30,7 +40,7 @@ func (c *cache) target(u *unit, must bool) *segment {
 	}
 	u.segs = append(u.segs, g)
 	u.tail = g
-	return g
+	return g, nil
 }
 
 // blockRoom is the most that the next block of u can need.
@@ -49,15 +59,25 @@ func (c *cache) acquire(must bool) *segment {
 		return best
 	}
 	if len(c.segs) < c.most || must && best == nil {
-		g := &segment{buf: make([]byte, windowSize+c.size)}
-		c.segs = append(c.segs, g)
-		return g
+		if buf := c.memory(must && best == nil); buf != nil {
+			g := &segment{buf: buf}
+			c.segs = append(c.segs, g)
+			return g
+		}
 	}
 	if best == nil || best.rank() > 1 && !must {
 		return nil
 	}
 	c.evict(best)
 	return best
+}
+
+// memory is that of a new segment; nil where there is none and it need not be.
+func (c *cache) memory(must bool) []byte {
+	if c.shared == nil {
+		return make([]byte, windowSize+c.size)
+	}
+	return c.shared.take(c, must)
 }
 
 // rank says how little is lost with a segment, the least first: nothing, what was
@@ -105,13 +125,16 @@ func (c *cache) help(u *unit) bool {
 	defer c.buffers.Put(b)
 	v.dec.equip(b)
 	defer v.dec.strip(b)
+	var last *segment // held, for the next block may refer to it
+	defer func() { c.unhold(last) }()
 	for made := 0; made < helpStep; {
 		g, n, err := c.block(v, false)
 		if g == nil || err != nil { // whoever needs it will be told
 			return made > 0
 		}
+		c.unhold(last)
+		last = g
 		made += n
-		c.unhold(g)
 		if v.done == v.len {
 			break
 		}

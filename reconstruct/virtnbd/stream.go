@@ -16,6 +16,9 @@ type Options struct {
 	// tool hold 32 MiB: with room for n of them, n goroutines that read a disk
 	// upwards together decode in parallel. Plain streams need none.
 	Memory int64
+	// Shared is memory that the stream shares with others, to be bounded together;
+	// nil: it has its own. Memory is then how much of it this one takes at most.
+	Shared *Memory
 	// MaxFrames is how many runs of guest bytes the frames of a stream may have,
 	// and how many LZ4 frames; 0 means 4 Mi. A run takes 24 bytes of memory.
 	MaxFrames int64
@@ -45,8 +48,9 @@ type Stream struct {
 	meta     Meta
 	tally    Tally
 	index    index
-	end      int64 // of the stop frame
-	blockMax int   // the largest of all LZ4 frames
+	end      int64   // of the stop frame
+	marks    []int64 // where data frames begin, every few MiB of the file
+	blockMax int     // the largest of all LZ4 frames
 	cache    *cache
 }
 
@@ -76,7 +80,7 @@ func Open(r io.ReaderAt, size int64, opts *Options) (*Stream, error) {
 	if err := w.walk(); err != nil {
 		return nil, err
 	}
-	s.cache = newCache(s, o.Memory)
+	s.cache = newCache(s, &o)
 	return s, nil
 }
 

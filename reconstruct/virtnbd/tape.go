@@ -84,6 +84,19 @@ func (t *tape) check(n int64, structure, field string) error {
 		fmt.Sprintf("it has %d bytes, and the file ends after %d: it was cut", n, t.left()))
 }
 
+// pass reads n bytes, which the file must have.
+func (t *tape) pass(n int64) error {
+	for n > 0 {
+		part := min(n, int64(len(t.buf)))
+		if _, err := t.peek(int(part)); err != nil {
+			return err
+		}
+		t.skip(part)
+		n -= part
+	}
+	return nil
+}
+
 // readFull fills p from r. A file that ends earlier than its size said is an
 // error, never zeros.
 func readFull(r io.ReaderAt, p []byte, off int64) error {

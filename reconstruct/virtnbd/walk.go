@@ -60,6 +60,7 @@ func (w *walker) frame(h header) error {
 		w.s.tally.ZeroBytes += h.length
 		return w.add(entry{off: h.start, len: h.length, host: ^h.host})
 	}
+	w.mark(h)
 	w.s.tally.DataFrames++
 	w.s.tally.DataBytes += h.length
 	begin := w.t.pos
@@ -68,6 +69,18 @@ func (w *walker) frame(h header) error {
 	}
 	w.s.tally.StoredBytes += w.t.pos - begin
 	return readLineEnd(&w.t, "data frame")
+}
+
+// mark keeps where a frame begins, every so often, so that several goroutines can
+// verify the stream.
+func (w *walker) mark(h header) {
+	last := int64(0)
+	if n := len(w.s.marks); n > 0 {
+		last = w.s.marks[n-1]
+	}
+	if h.host-last >= stretchSize {
+		w.s.marks = append(w.s.marks, h.host)
+	}
 }
 
 func (w *walker) payload(h header) error {

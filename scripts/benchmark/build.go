@@ -27,6 +27,14 @@ type chain struct {
 	options  string   // with which images are created; may be ""
 }
 
+// data is about how much the chain holds: what a restore of it writes.
+func (c chain) data() int64 {
+	if c.spread {
+		return c.fullData
+	}
+	return c.fullData + int64(c.links-1)*c.incData
+}
+
 // A guestWrite is what a guest wrote at once.
 type guestWrite struct {
 	off, n int64

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"time"
 )
@@ -12,12 +13,15 @@ type chainCase struct {
 	note   string
 	format string // of the result
 	slow   bool   // qemu-img may take minutes: it runs once, to the limit
+	all    bool   // with more options and opponents than the other cases
 	wants  []want
 }
 
 const (
-	restoreName = "qbit restore"
-	autoName    = "cp --sparse=auto"
+	restoreName  = "qbit restore"
+	noDigestName = restoreName + " --digest none"
+	resumeName   = restoreName + " --resume"
+	autoName     = "cp --sparse=auto"
 )
 
 // plainChain is the chain of many of the cases: 4 GiB of data in 20 links.
@@ -31,14 +35,15 @@ func wantsOfPlain() []want {
 }
 
 func runChains(s settings) error {
-	return chainCase{title: "8 GiB disk, 4 GiB of data, 20 links", chain: plainChain(s), format: "raw",
-		wants: append(wantsOfPlain(), atMost(1.1, "qbit restore --digest none"))}.run(s)
+	return chainCase{title: "8 GiB disk, 4 GiB of data, 20 links", chain: plainChain(s), format: "raw", all: true,
+		note:  "`dd` writes as many zeros, from a buffer: what it costs to have one file take so many bytes, whatever they are.",
+		wants: append(wantsOfPlain(), atMost(1.1, noDigestName), resumeWant(1.1))}.run(s)
 }
 
 func runClusters(s settings) error {
-	small := chain{size: s.part(4*gib, 64*mib), links: 10, fullData: s.part(gib, 16*mib), incData: s.part(50*mib, mib), unit: [2]int64{16 * kib, mib}}
+	small := chain{size: s.part(4*gib, 64*mib), links: 10, fullData: s.part(gib/2, 16*mib), incData: s.part(25*mib, mib), unit: [2]int64{16 * kib, mib}}
 	for _, c := range []struct{ title, options string }{
-		{"clusters of 64 KiB: 4 GiB disk, 1.5 GiB of data, 10 links", "cluster_size=64k"},
+		{"clusters of 64 KiB: 4 GiB disk, 0.75 GiB of data, 10 links", "cluster_size=64k"},
 		{"clusters of 2 MiB, the same writes", "cluster_size=2M"},
 		{"extended L2, clusters of 128 KiB, the same writes", "extended_l2=on,cluster_size=128k"},
 	} {
@@ -63,7 +68,7 @@ func (c chainCase) run(s settings) error {
 		if err != nil {
 			return err
 		}
-		r := race{title: c.title, note: c.note, runs: c.contestants(s, dir, links), same: sameFile, wants: c.wants}
+		r := race{title: c.title, note: c.note, runs: c.contestants(s, dir, links), writes: c.data(), same: sameFile, wants: c.wants}
 		if c.format != "raw" {
 			r.same = sameDisk
 		}
@@ -96,19 +101,22 @@ func (c chainCase) contestants(s settings, dir string, links []string) []*contes
 	restore := append([]string{s.qbit, "restore", "-q", "-O", c.format}, links...)
 	own := w.add(restoreName, append(restore, "-o")...)
 	if c.slow {
-		plain, fastest := w.convert(c.format, newest), w.convert(c.format, newest, "-W", "-m", "16")
-		for _, r := range []*contestant{plain, fastest} {
-			r.rounds, r.limit = 1, s.limit
-		}
-		return []*contestant{own, plain, fastest}
+		fastest := w.convert(c.format, newest, "-W", "-m", "16")
+		fastest.rounds, fastest.limit = 1, s.limit
+		return []*contestant{own, fastest}
 	}
-	return append([]*contestant{
-		own,
-		w.add("qbit restore --digest none", append(restore, "--digest", "none", "-o")...),
-		w.convert(c.format, newest),
-		w.convert(c.format, newest, "-t", "writeback"),
-		w.convert(c.format, newest, "-W", "-m", "16", "-C"),
-	}, w.copies(own.output)...)
+	plain, fastest := w.convert(c.format, newest), w.convert(c.format, newest, "-W", "-m", "16", "-C")
+	copies := w.copies(own.output)
+	if !c.all {
+		return []*contestant{own, plain, fastest, copies[0]}
+	}
+	zeros := []string{"dd", "if=/dev/zero", "bs=1M", fmt.Sprintf("count=%d", c.data()/mib), "status=none"}
+	return append([]*contestant{own,
+		w.add(noDigestName, append(restore, "--digest", "none", "-o")...),
+		w.add(resumeName, append(restore, "--resume", "-o")...),
+		plain, w.convert(c.format, newest, "-t", "writeback"), fastest,
+		{name: "dd of as many zeros", output: w.out("dd"), args: append(zeros, "of="+w.out("dd")), other: true},
+	}, copies...)
 }
 
 // copies are the ways of cp to copy a finished disk.
@@ -116,7 +124,6 @@ func (w writers) copies(disk string) []*contestant {
 	flushed := w.add("cp && sync", "sh", "-c", `cp --sparse=auto -- "$0" "$1" && sync -- "$1"`, disk)
 	return []*contestant{
 		w.add(autoName, "cp", "--sparse=auto", disk),
-		w.add("cp --sparse=always", "cp", "--sparse=always", disk),
 		flushed,
 	}
 }

@@ -48,7 +48,7 @@ func compress(disk, image, method string) error {
 
 func restoreCompressed(s settings, title, dir, image string) error {
 	c := chainCase{format: "raw"}
-	r := race{title: title, runs: c.contestants(s, dir, []string{image}), same: sameFile, wants: []want{timesAsFast(1.3, "qemu-img")}}
+	r := race{title: title, runs: c.contestants(s, dir, []string{image}), writes: s.part(compressedData, 0), same: sameFile, wants: []want{timesAsFast(1.3, "qemu-img")}}
 	return r.run(s)
 }
 

@@ -18,7 +18,7 @@ func runDeep(s settings) error {
 		}
 		const single = "one link: qbit restore"
 		w := writers{dir}
-		r := race{title: "200 links, 1.6 GiB of data in a disk of 8 GiB", same: sameFile,
+		r := race{title: "200 links, 1.6 GiB of data in a disk of 8 GiB", writes: c.data(), same: sameFile,
 			note:  "Beside it the same disk in one image, which `qemu-img convert` made of the chain.",
 			wants: append(wantsOfPlain(), atMost(1.2, single))}
 		r.runs = append(c.contestants(s, dir, links),

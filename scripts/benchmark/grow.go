@@ -58,7 +58,7 @@ func growths(s settings) []*growth {
 
 // runGrow measures how cost grows, and draws it where that is asked for.
 func runGrow(s settings) error {
-	s.rounds = min(s.rounds, 3)
+	s.rounds = min(s.rounds, 2)
 	all := growths(s)
 	for _, g := range all {
 		for _, x := range g.at {
@@ -86,7 +86,8 @@ func runGrow(s settings) error {
 func (g *growth) measure(s settings, x int64) error {
 	return inFolder(s, func(s settings) error {
 		dir := s.dir
-		links, err := g.chain(x).build(dir)
+		c := g.chain(x)
+		links, err := c.build(dir)
 		if err != nil {
 			return err
 		}
@@ -94,7 +95,7 @@ func (g *growth) measure(s settings, x int64) error {
 		restore := append([]string{s.qbit, "restore", "-q", "-O", g.format}, links...)
 		ours, qemu := w.add(restoreName, append(restore, "-o")...), w.convert(g.format, links[len(links)-1])
 		qemu.limit = s.limit
-		r := race{title: g.title, runs: []*contestant{ours, qemu}}
+		r := race{title: g.title, writes: c.data(), runs: []*contestant{ours, qemu}}
 		if err := r.measure(s); err != nil {
 			return err
 		}

@@ -46,6 +46,7 @@ var parts = []part{
 	{name: "reflink", run: runReflink},
 	{name: "reads", run: runReads},
 	{name: "streams", run: runStreams},
+	{name: "backups", run: runBackups},
 	{name: "check", run: runChecks},
 	{name: "bitmaps", run: runBitmaps},
 	{name: "many", run: runMany},
@@ -76,7 +77,7 @@ func parse() (settings, error) {
 	s := settings{report: new(report)}
 	var only string
 	quick := slices.ContainsFunc(os.Args[1:], func(a string) bool { return strings.TrimLeft(a, "-") == "quick" })
-	rounds, scale, limit := 5, int64(100), time.Minute
+	rounds, scale, limit := 3, int64(100), 30*time.Second
 	if quick {
 		rounds, scale, limit = 3, 5, 5*time.Second
 	}
@@ -141,9 +142,11 @@ func run(s settings) error {
 			continue
 		}
 		s.report.begin(p.name)
+		start := time.Now()
 		if err := p.run(s); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
+		fmt.Fprintf(os.Stderr, "%s: %s\n", p.name, time.Since(start).Round(time.Second))
 	}
 	s.report.finish()
 	if s.markdown == "" {

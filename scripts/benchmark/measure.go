@@ -18,6 +18,7 @@ type contestant struct {
 	name    string // as it is printed: the command without its files
 	args    []string
 	output  string        // a file that is removed before each run; "": none
+	other   bool          // what it writes is not to be that of the first
 	rounds  int           // at the most; 0: all
 	limit   time.Duration // after which it is ended, and not run again; 0: never
 	cut     bool          // it was ended at the limit

@@ -13,6 +13,7 @@ type race struct {
 	title  string
 	note   string // what is to be known of it, a sentence or two; may be ""
 	runs   []*contestant
+	writes int64                     // about what each that has an output writes, in bytes
 	before func(r *contestant) error // what a run needs anew; nil: nothing
 	same   func(a, b *contestant) error
 	wants  []want
@@ -63,10 +64,15 @@ func (r *race) once(c *contestant, first bool) error {
 			return err
 		}
 	}
+	if c.output == "" {
+		warm(0)
+	} else {
+		warm(r.writes)
+	}
 	if err := c.measure(); err != nil || c == r.runs[0] {
 		return err
 	}
-	if first && r.same != nil && !c.cut {
+	if first && r.same != nil && !c.cut && !c.other {
 		if err := r.same(r.runs[0], c); err != nil {
 			return err
 		}

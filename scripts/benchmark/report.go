@@ -49,6 +49,12 @@ func (p *report) add(r *race, s settings) error {
 	return nil
 }
 
+// say adds a sentence to what was reported last.
+func (p *report) say(text string) {
+	fmt.Printf("  %s\n\n", text)
+	fmt.Fprintf(p.section(), "\n%s\n", text)
+}
+
 // row is a line of the summary.
 func (o outcome) row(title string) string {
 	return fmt.Sprintf("| %s | %s | %s | %s |\n", title, o.Want, o.Found, o.verdict())

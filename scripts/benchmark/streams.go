@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"hash/adler32"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -23,8 +26,32 @@ type streamCase struct {
 	lz4  bool
 }
 
+// streamData is how much the full backup and the increments hold.
+const streamData = 4 * gib
+
 // streamExtent bounds extents; from 32 MiB on the tool writes them in parts.
 const streamExtent = 31 * mib
+
+// aside is behind the names of the checksum files while no command is to see them, and
+// sumName that of the command that does.
+const (
+	aside   = ".chksum.aside"
+	sumName = "qbit restore, .chksum compared"
+)
+
+// showSums gives the checksum files the names by which they are found, or takes those
+// away.
+func showSums(folder string, show bool) error {
+	from, to := ".chksum", aside
+	if show {
+		from, to = to, from
+	}
+	files, err := filepath.Glob(filepath.Join(folder, "*"+from))
+	for _, f := range files {
+		err = errors.Join(err, os.Rename(f, strings.TrimSuffix(f, from)+to))
+	}
+	return err
+}
 
 // runStreams times restoring and verifying backups of virtnbdbackup.
 func runStreams(s settings) error {
@@ -50,16 +77,35 @@ func (c streamCase) run(s settings) error {
 		own := writers{dir}.add("qbit restore", s.qbit, "restore", "-q", "-O", "qcow2", folder, "-o")
 		peer := &contestant{name: "virtnbdrestore", output: filepath.Join(theirs, "disk.qcow2"),
 			args: []string{"virtnbdrestore", "-n", "-U", "test:///default", "-L", filepath.Join(dir, "log"), "-i", folder, "-o", theirs}}
-		restore := race{title: c.name, runs: append([]*contestant{own, peer}, writers{dir}.copies(own.output)...), wants: []want{atMost(1, "virtnbdrestore")},
-			before: func(r *contestant) error { return c.before(r, peer, theirs) }, same: sameDisk}
+		peer.rounds = 2 // it takes long
+		summed := *own
+		summed.name, summed.output = sumName, filepath.Join(dir, "out of summed")
+		summed.args = append(own.args[:len(own.args)-1:len(own.args)-1], summed.output)
+		restore := race{title: c.name, writes: s.part(streamData, 0), runs: []*contestant{own, peer, &summed, writers{dir}.copies(own.output)[0]},
+			note: "`virtnbdrestore` does not look at the checksum files that the backup has beside it; `qbit restore` does, where there are any, and is measured without them and with them.", wants: []want{timesAsFast(5, "virtnbdrestore")},
+			before: func(r *contestant) error {
+				return errors.Join(showSums(folder, r.name == sumName), c.before(r, peer, theirs))
+			}, same: sameDisk}
 		if err := restore.run(s); err != nil {
 			return err
 		}
-		read := race{title: c.name + ", only read", runs: []*contestant{
-			{name: "qbit verify", args: []string{s.qbit, "verify", "-q", folder}},
-			{name: "cat", args: append([]string{"sh", "-c", `cat "$@" >/dev/null`, "sh"}, files...)}}}
-		return read.run(s)
+		if err := showSums(folder, true); err != nil {
+			return err
+		}
+		return verifyRace(s, c.name+", only read", folder, files).run(s)
 	})
+}
+
+// verifyRace verifies the backups in a folder, beside programs that do no more than read
+// the same files: one after the other, and as many at once as there are processors.
+func verifyRace(s settings, title, folder string, files []string) *race {
+	half := fmt.Sprintf("cat, %d at once", runtime.NumCPU())
+	each := fmt.Sprintf(`printf '%%s\0' "$@" | xargs -0 -n1 -P%d cat >/dev/null`, runtime.NumCPU())
+	return &race{title: title, wants: []want{atMost(1.25, "cat")}, runs: []*contestant{
+		{name: "qbit verify", args: []string{s.qbit, "verify", "-q", folder}},
+		{name: "cat", args: append([]string{"sh", "-c", `cat "$@" >/dev/null`, "sh"}, files...)},
+		{name: half, args: append([]string{"sh", "-c", each, "sh"}, files...)},
+	}}
 }
 
 // before gives virtnbdrestore the empty folder that it wants.
@@ -79,7 +125,7 @@ func (c streamCase) make(folder string, scale int64) ([]string, error) {
 	if err := os.Mkdir(folder, 0o777); err != nil {
 		return nil, err
 	}
-	size, full, inc := int64(8*gib), 3*gib*scale/100, gib/3*scale/100
+	size, full, inc := int64(8*gib), streamData*3/4*scale/100, streamData/4/3*scale/100
 	var files []string
 	for i := range 4 {
 		name, parent, amount := "vda.full.data", "", full
@@ -112,7 +158,8 @@ func (c streamCase) stream(path, checkpoint, parent string, size, amount int64, 
 		return err
 	}
 	defer f.Close()
-	w := bufio.NewWriterSize(f, 1<<20)
+	sum := adler32.New()
+	w := bufio.NewWriterSize(io.MultiWriter(f, sum), 1<<20)
 	level := "false"
 	if c.lz4 {
 		level = "2"
@@ -141,7 +188,10 @@ func (c streamCase) stream(path, checkpoint, parent string, size, amount int64, 
 		list := "[" + strings.Join(sizes, ", ") + "]"
 		fmt.Fprintf(w, "%s\r\ncomp %016x %016x\r\n", list, 0, len(list))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return os.WriteFile(path+aside, fmt.Append(nil, sum.Sum32()), 0o666)
 }
 
 // payload writes an extent, compressed as python-lz4 does at its defaults, and

@@ -59,6 +59,20 @@ func atMost(limit float64, other string) want {
 	}}
 }
 
+// resumeWant wants a restore that can be resumed to take at most limit times one that
+// cannot.
+func resumeWant(limit float64) want {
+	return want{fmt.Sprintf("--resume at most %.4g times without", limit), func(r *race) (string, bool) {
+		c := r.named(resumeName)
+		if c == nil {
+			return "", false
+		}
+		own := r.runs[0]
+		found := c.median().Seconds() / own.median().Seconds()
+		return by(found, c.least().Seconds()/own.least().Seconds()), found <= limit
+	}}
+}
+
 // timesAsFast wants qbit to be so many times as fast as the fastest of the commands
 // whose names begin with a word.
 func timesAsFast(limit float64, word string) want {

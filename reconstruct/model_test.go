@@ -22,7 +22,6 @@ type fake struct {
 	gap     int64 // of this many bytes after every fourth block
 	storage io.ReaderAt
 	absent  error // reading absent blocks gives it
-	calls   int   // of Extents; not for concurrent use
 }
 
 func (d *fake) Size() int64 { return int64(len(d.content)) }
@@ -47,7 +46,6 @@ func (d *fake) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (d *fake) Extents(off, n int64) iter.Seq2[qcow2.Extent, error] {
-	d.calls++
 	return func(yield func(qcow2.Extent, error) bool) {
 		if off < 0 || n < 0 || off+n > d.Size() {
 			yield(qcow2.Extent{}, fmt.Errorf("fake: [%d, +%d) of %d", off, n, d.Size()))
